@@ -1,0 +1,1 @@
+"""The files that come with the program: cells, materials, recipes, scenarios, maps."""

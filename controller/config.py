@@ -1,0 +1,353 @@
+"""Cell and material files: TOML, strict, quantities with units.
+
+``load_cell("sim")`` or ``load_cell("path/to/cell.toml")``. Every mistake in a file is
+reported at once, with file, line and key. File keys carry no unit (their text does);
+attributes carry it: ``rated_power = "1 kW"`` is ``cell.laser.rated_power_w``.
+"""
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from controller import units as u
+from controller.errors import ConfigError, LmdError
+
+MAX_FILE_BYTES = 1_000_000
+
+
+class Strict(BaseModel):
+    """Base of every file model: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+
+
+class Axis(Strict):
+    """One motion axis."""
+
+    name: str
+    steps_per_mm: u.PerMm = Field(alias="steps", gt=0)
+    range_mm: list[u.Mm] = Field(alias="range", min_length=2, max_length=2)
+    speed_mm_s: u.MmPerS = Field(alias="speed", gt=0)
+    accel_mm_s2: u.MmPerS2 = Field(alias="acceleration", gt=0)
+
+
+class Motion(Strict):
+    """The motion system and what the planner may ask of it."""
+
+    link: Literal["lmd_segment", "grblhal", "supervised"] = "lmd_segment"
+    port: str
+    kinematics: Literal["xyz", "xyz_ac_table", "xyz_bc_table", "xyz_turntable"] = "xyz"
+    total_accel_mm_s2: u.MmPerS2 = Field(alias="total_acceleration", gt=0)
+    plan_share: float = Field(gt=0, le=1)
+    jerk_mm_s3: u.MmPerS3 = Field(alias="jerk", gt=0)
+    junction_deviation_mm: u.Mm = Field(alias="junction_deviation", gt=0)
+    path_tolerance_mm: u.Mm = Field(alias="path_tolerance", gt=0)
+    travel_speed_mm_s: u.MmPerS = Field(alias="travel_speed", gt=0)
+    travel_lift_mm: u.Mm = Field(alias="travel_lift", ge=0)
+    heartbeat_timeout_s: u.Second = Field(alias="heartbeat_timeout", gt=0, le=0.1)
+    axes: list[Axis] = Field(min_length=1, max_length=6)
+
+    @model_validator(mode="after")
+    def _xyz_first(self) -> "Motion":
+        names = [a.name for a in self.axes]
+        if names[:3] != ["X", "Y", "Z"]:
+            raise ValueError(f"axes are {names}, the first three must be X, Y, Z")
+        for axis in self.axes:
+            if axis.range_mm[0] >= axis.range_mm[1]:
+                raise ValueError(f"axis {axis.name}: range {axis.range_mm} mm is empty")
+        return self
+
+
+class Device(Strict):
+    """What every device on a port has."""
+
+    driver: str
+    port: str
+    poll_hz: u.Hz = Field(alias="poll", gt=0, le=1000)
+    max_age_s: u.Second = Field(alias="max_age", gt=0)
+
+
+class Laser(Device):
+    """The laser source; its power and gate come from the motion controller's outputs."""
+
+    rated_power_w: u.Watt = Field(alias="rated_power", gt=0)
+    threshold_power_w: u.Watt = Field(alias="threshold_power", ge=0)
+    resolution_bits: int = Field(ge=4, le=16)
+    power_latency_s: u.Second = Field(alias="power_latency", ge=0)
+    power_jitter_s: u.Second = Field(alias="power_jitter", ge=0)
+    gate_latency_s: u.Second = Field(alias="gate_latency", ge=0)
+    gate_jitter_s: u.Second = Field(alias="gate_jitter", ge=0)
+    longest_emission_s: u.Second = Field(alias="longest_emission", gt=0)
+    spot_diameter_mm: u.Mm = Field(alias="spot_diameter", gt=0)
+
+
+class Hopper(Strict):
+    """One powder hopper: what is in it."""
+
+    powder: str
+    lot: str
+    mass_g: u.Gram = Field(alias="mass", ge=0)
+
+
+class Powder(Device):
+    """The powder feeder with its measured transport."""
+
+    map: str
+    transport_delay_s: u.Second = Field(alias="transport_delay", ge=0)
+    lag_s: u.Second = Field(alias="lag", ge=0)
+    greatest_flow_g_min: u.GramPerMin = Field(alias="greatest_flow", gt=0)
+    hoppers: list[Hopper] = Field(min_length=1, max_length=2)
+
+
+class Chiller(Device):
+    """Coolant for source and head."""
+
+    setpoint_deg_c: u.DegC = Field(alias="setpoint")
+
+
+class Gas(Device):
+    """Carrier and shield gas flow controllers."""
+
+    greatest_flow_l_min: u.LitrePerMin = Field(alias="greatest_flow", gt=0)
+
+
+class Oxygen(Device):
+    """Chamber oxygen analyser."""
+
+
+class Pyrometer(Device):
+    """Two-colour pyrometer on the melt pool."""
+
+    range_deg_c: list[u.DegC] = Field(alias="range", min_length=2, max_length=2)
+
+
+class Safety(Device):
+    """Safety PLC, read only but for the supply relay it may be asked to drop."""
+
+
+class Substrate(Strict):
+    """The plate that the part is built on, in machine coordinates."""
+
+    material: str
+    center_mm: list[u.Mm] = Field(alias="center", min_length=2, max_length=2)
+    top_mm: u.Mm = Field(alias="top")
+    size_mm: list[u.Mm] = Field(alias="size", min_length=2, max_length=2)
+
+
+class OxygenLimits(Strict):
+    """Greatest chamber oxygen by alloy; the alloys that may be built in open air."""
+
+    alloys: dict[str, u.Ppm] = Field(default_factory=dict)
+    open_air: list[str] = Field(default_factory=list)
+
+
+class Limits(Strict):
+    """Limits of the cell that no recipe may widen."""
+
+    oxygen: OxygenLimits
+    coolant_deg_c: list[u.DegC] = Field(alias="coolant", min_length=2, max_length=2)
+
+
+class Cost(Strict):
+    """What an hour of the cell costs; for estimates only."""
+
+    machine_usd_h: u.UsdPerH = Field(alias="machine", ge=0)
+    gas_usd_h: u.UsdPerH = Field(alias="gas", ge=0)
+
+
+class Cell(Strict):
+    """One cell: its motion, its devices, its limits."""
+
+    name: str
+    title: str
+    default_recipe: str
+    simulated: bool = False
+    motion: Motion
+    laser: Laser
+    powder: Powder
+    chiller: Chiller
+    gas: Gas
+    oxygen: Oxygen
+    pyrometer: Pyrometer
+    safety: Safety
+    substrate: Substrate
+    limits: Limits
+    cost: Cost
+
+    @model_validator(mode="after")
+    def _laser_makes_sense(self) -> "Cell":
+        if self.laser.threshold_power_w >= self.laser.rated_power_w:
+            raise ValueError(
+                f"laser.threshold_power {self.laser.threshold_power_w:g} W is not below "
+                f"rated_power {self.laser.rated_power_w:g} W"
+            )
+        return self
+
+
+class Sourced(Strict):
+    """A material figure and where it is from."""
+
+    source: str
+
+
+class Density(Sourced):
+    value_kg_m3: u.KgPerM3 = Field(alias="value", gt=0)
+
+
+class SpecificHeat(Sourced):
+    value_j_kg_k: u.JPerKgK = Field(alias="value", gt=0)
+
+
+class Conductivity(Sourced):
+    value_w_m_k: u.WPerMK = Field(alias="value", gt=0)
+
+
+class Temperature(Sourced):
+    value_deg_c: u.DegC = Field(alias="value")
+
+
+class LatentHeat(Sourced):
+    value_j_kg: u.JPerKg = Field(alias="value", gt=0)
+
+
+class Absorptivity(Sourced):
+    value: float = Field(gt=0, le=1)
+
+
+class Price(Sourced):
+    value_usd_kg: u.UsdPerKg = Field(alias="value", ge=0)
+
+
+class Material(Strict):
+    """An alloy; every value with its source, or marked a guess."""
+
+    name: str
+    density: Density
+    specific_heat: SpecificHeat
+    thermal_conductivity: Conductivity
+    solidus: Temperature
+    liquidus: Temperature
+    latent_heat: LatentHeat
+    absorptivity: Absorptivity
+    price: Price
+
+    @property
+    def density_g_mm3(self) -> float:
+        """Density in g/mm3."""
+        return self.density.value_kg_m3 * 1e-6
+
+
+ModelT = TypeVar("ModelT", bound=Strict)
+
+
+def configs_dir() -> Path:
+    """The folder of the files that come with the program."""
+    return Path(str(resources.files("configs")))
+
+
+def find_file(kind: str, name_or_path: str, error: type[LmdError] = ConfigError) -> Path:
+    """Path of a configuration file given by name or by path.
+
+    ``kind`` is a folder of ``configs/``: cells, materials, recipes, scenarios, maps.
+    """
+    given = Path(name_or_path)
+    if given.suffix == ".toml" or "/" in name_or_path:
+        if not given.is_file():
+            raise error(f"{given}: no such file")
+        return given
+    found = configs_dir() / kind / f"{name_or_path}.toml"
+    if not found.is_file():
+        have = ", ".join(sorted(p.stem for p in found.parent.glob("*.toml")))
+        raise error(f"{kind[:-1]} {name_or_path!r} is not known; there are: {have}")
+    return found
+
+
+def read_toml(path: Path, error: type[LmdError] = ConfigError) -> tuple[dict[str, Any], str]:
+    """A TOML file as data and as text. Raises ``error`` naming file and line."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise error(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except (OSError, UnicodeDecodeError) as exc:
+        raise error(f"{path}: cannot be read ({exc})") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise error(f"{path}: not valid TOML: {exc}") from None
+
+
+def parse_model(
+    model: type[ModelT], text: str, origin: str, error: type[LmdError] = ConfigError
+) -> ModelT:
+    """Validate TOML text; all mistakes in one message with file, line and key."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise error(f"{origin}: not valid TOML: {exc}") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        raise error("; ".join(_explain(e, text, origin) for e in exc.errors())) from None
+
+
+def load_model(
+    model: type[ModelT], path: Path, error: type[LmdError] = ConfigError
+) -> tuple[ModelT, str]:
+    """Read and validate a file; returns the model and the file's text."""
+    _, text = read_toml(path, error)
+    return parse_model(model, text, str(path), error), text
+
+
+def load_cell(name_or_path: str) -> tuple[Cell, str]:
+    """A cell by name or path, and the file's text."""
+    return load_model(Cell, find_file("cells", name_or_path))
+
+
+def load_material(name_or_path: str) -> tuple[Material, str]:
+    """A material by its name, file name or path, and the file's text."""
+    if "/" not in name_or_path and not name_or_path.endswith(".toml"):
+        name_or_path = re.sub(r"[^a-z0-9]", "", name_or_path.lower())
+    return load_model(Material, find_file("materials", name_or_path))
+
+
+def _explain(item: Any, text: str, origin: str) -> str:
+    """One pydantic error as a clause: file:line: key: what is wrong."""
+    path = [str(p) for p in item["loc"]]
+    key = ".".join(path) or "file"
+    line = _line_of(path, text)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        message = "unknown key"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        message = f"value {item['input']!r}: {message[:1].lower()}{message[1:]}"
+    where = f"{origin}:{line}" if line else origin
+    return f"{where}: {key}: {message}"
+
+
+def _line_of(path: list[str], text: str) -> int | None:
+    """Line number of a key, by following tables from the outside in; None if not found."""
+    lines = text.splitlines()
+    start, found = 0, None
+    array_at = 0
+    for part in path:
+        if part.isdigit():
+            array_at = int(part)
+            continue
+        header = re.compile(rf"^\s*\[\[?\s*([\w\.\-\"' ]*\.)?\"?{re.escape(part)}\"?\s*\]\]?")
+        assign = re.compile(rf"(^|[{{,]\s*)\s*\"?{re.escape(part)}\"?\s*=")
+        for number in range(start, len(lines)):
+            if header.match(lines[number]) or assign.search(lines[number]):
+                if array_at and lines[number].lstrip().startswith("[["):
+                    array_at -= 1
+                    continue
+                start, found = number, number + 1
+                break
+        else:
+            return found
+    return found

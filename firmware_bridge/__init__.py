@@ -1,0 +1,1 @@
+"""Everything on the wire: transports, framing, motion links, device drivers, firmware."""

@@ -1,0 +1,80 @@
+"""Compiled parts: Cython kernels and the firmware core as a native shared library.
+
+``LMD_CYTHON_DEBUG=1`` turns every check on in all kernels; directives live nowhere else.
+``LMD_ONLY=controller._motion`` builds one extension.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("LMD_CYTHON_DEBUG") == "1"
+ONLY = os.environ.get("LMD_ONLY")
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+    "cdivision": not DEBUG,
+    "overflowcheck": DEBUG,
+}
+# -ffp-contract=off: the same bits on every processor, so that the same job has the same hash
+C_FLAGS = ["-O0", "-g"] if DEBUG else ["-O3"]
+C_FLAGS += ["-ffp-contract=off"]
+
+KERNELS = [
+    "controller/_motion.pyx",
+    "controller/geometry/_mesh.pyx",
+    "hil_sim/plant/_kernel.pyx",
+]
+FIRMWARE = Path("firmware_bridge/firmware")
+
+extensions = [
+    Extension(path[:-4].replace("/", "."), [path], extra_compile_args=C_FLAGS)
+    for path in KERNELS
+    if Path(path).exists()
+]
+extensions = cythonize(extensions, compiler_directives=DIRECTIVES, quiet=True, force=DEBUG)
+if (FIRMWARE / "core").exists():
+    extensions.append(
+        Extension(
+            "hil_sim._firmware",  # loaded by ctypes, it has no module init
+            sorted(str(p) for d in ("core", "native") for p in (FIRMWARE / d).glob("*.c")),
+            include_dirs=[str(FIRMWARE / "core"), str(FIRMWARE / "native")],
+            depends=[str(p) for p in FIRMWARE.rglob("*.h")],
+            extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-Wconversion", *C_FLAGS],
+        )
+    )
+if ONLY:
+    extensions = [e for e in extensions if e.name == ONLY]
+
+PACKAGES = [
+    "configs",
+    "controller",
+    "controller.api",
+    "controller.geometry",
+    "controller.machine",
+    "controller.planning",
+    "controller.process",
+    "controller.record",
+    "firmware_bridge",
+    "firmware_bridge.devices",
+    "gui",
+    "hil_sim",
+    "hil_sim.devices",
+    "hil_sim.plant",
+]
+
+setup(
+    packages=PACKAGES,
+    ext_modules=extensions,
+    package_data={
+        "configs": ["*/*.toml"],
+        "controller.record": ["*.html"],
+        "controller": ["py.typed"],
+    },
+)
