@@ -219,16 +219,24 @@ class ModbusRtu(ModbusEmulator):
         buffer = self._buffer + data if self._buffer else data
         replies = b""
         start, end = 0, len(buffer)
+        unfinished = -1  # where, after a damaged frame, one may begin whose end is to come
+        damaged = False
         while end - start >= 4:
-            length = _rtu_request_length(buffer, start, end)
-            if length > end - start:
+            stop = start + _rtu_request_length(buffer, start, end)
+            if stop <= end and crc16(buffer[start:stop]) == 0:  # over frame and CRC it is 0
+                replies += self._answer_frame(buffer[start : stop - 2])
+                start = stop
+                damaged = False
+                unfinished = -1
+            elif stop > end and not damaged:
                 break
-            stop = start + length
-            if length < 4 or crc16(buffer[start:stop]) != 0:  # over frame and CRC it is 0
+            else:
+                if stop > end and unfinished < 0:
+                    unfinished = start
+                damaged = True
                 start += 1
-                continue
-            replies += self._answer_frame(buffer[start : stop - 2])
-            start = stop
+        if unfinished >= 0:
+            start = unfinished
         self._buffer = buffer[start:][-LONGEST_RTU_FRAME:]
         if replies:
             self.answer(replies)
