@@ -9,29 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-ANSWER_GRID_US = 5_000
-LEAST_LATENCY_US = 1_000
-
-
-class SimClock(Protocol):
-    """The part of `hil_sim.clock.Scheduler` that an emulator uses."""
-
-    now_us: int
-
-    def at(self, t_us: int, fn: Callable[[], None]) -> Any: ...
-
-    def grid(self, t_us: int) -> int: ...
-
-
-def answer_instant_us(t_us: int) -> int:
-    """The next multiple of 5 ms that is at least 1 ms after `t_us`.
-
-    Real devices answer after a few milliseconds; answers that share instants keep the number
-    of time grants low.
-    """
-    return -(-(t_us + LEAST_LATENCY_US) // ANSWER_GRID_US) * ANSWER_GRID_US
+if TYPE_CHECKING:
+    from hil_sim.clock import Scheduler
 
 
 class Emulator:
@@ -47,7 +28,7 @@ class Emulator:
 
     channel: ClassVar[str] = ""
 
-    def __init__(self, sim: SimClock, world: Any) -> None:
+    def __init__(self, sim: Scheduler, world: Any) -> None:
         self.sim = sim
         self.world = world
         self.send: Callable[[bytes], None] = _nowhere
@@ -104,7 +85,7 @@ class LineEmulator(Emulator):
 
     longest_line = 128  # a device's input buffer; what is longer is dropped whole
 
-    def __init__(self, sim: SimClock, world: Any) -> None:
+    def __init__(self, sim: Scheduler, world: Any) -> None:
         super().__init__(sim, world)
         self._line = b""
 

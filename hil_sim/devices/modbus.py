@@ -8,9 +8,12 @@ code with the host's client, so a mistake made once cannot hide on both sides.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hil_sim.devices.base import Emulator, SimClock
+from hil_sim.devices.base import Emulator
+
+if TYPE_CHECKING:
+    from hil_sim.clock import Scheduler
 
 ILLEGAL_FUNCTION = 1
 ILLEGAL_ADDRESS = 2
@@ -78,7 +81,7 @@ class ModbusEmulator(Emulator):
 
     functions: ClassVar[frozenset[int]] = frozenset((3, 4, 6, 16))
 
-    def __init__(self, sim: SimClock, world: Any) -> None:
+    def __init__(self, sim: Scheduler, world: Any) -> None:
         super().__init__(sim, world)
         self.blocks: dict[int, tuple[Block, ...]] = {}
         self._buffer = b""
@@ -207,7 +210,7 @@ class ModbusRtu(ModbusEmulator):
     it. Unit 0 is broadcast: acted upon, not answered.
     """
 
-    def __init__(self, sim: SimClock, world: Any) -> None:
+    def __init__(self, sim: Scheduler, world: Any) -> None:
         super().__init__(sim, world)
         self._heard_us = 0
 

@@ -1,35 +1,12 @@
-"""A scheduler and a world small enough to read, for testing one emulator alone."""
+"""A world small enough to read and the host's end of a wire, to test one emulator alone."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from hil_sim.devices.base import Emulator, answer_instant_us
-
-
-class FakeScheduler:
-    """Integer microseconds and a heap in order of (time, insertion)."""
-
-    def __init__(self) -> None:
-        self.now_us = 0
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
-
-    def at(self, t_us: int, fn: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (t_us, self._count, fn))
-        self._count += 1
-
-    def grid(self, t_us: int) -> int:
-        return answer_instant_us(t_us)
-
-    def run(self, until_us: int) -> None:
-        while self._heap and self._heap[0][0] <= until_us:
-            self.now_us, _, fn = heapq.heappop(self._heap)
-            fn()
-        self.now_us = until_us
+from hil_sim.clock import Scheduler
+from hil_sim.devices.base import Emulator
 
 
 def fake_world(**changes: Any) -> SimpleNamespace:
@@ -65,7 +42,7 @@ def fake_world(**changes: Any) -> SimpleNamespace:
 class Line:
     """The host's end of one emulator's wire: what was sent, and when it arrived."""
 
-    def __init__(self, emulator: Emulator, sim: FakeScheduler) -> None:
+    def __init__(self, emulator: Emulator, sim: Scheduler) -> None:
         self.emulator = emulator
         self.sim = sim
         self.heard: list[tuple[int, bytes]] = []
@@ -78,7 +55,3 @@ class Line:
         self.emulator.receive(data)
         self.sim.run(self.sim.now_us + wait_us)
         return b"".join(data for _, data in self.heard[first:])
-
-
-def rtu(text: str) -> bytes:
-    return bytes.fromhex(text)

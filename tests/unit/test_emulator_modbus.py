@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from hil_sim.clock import Scheduler
 from hil_sim.devices.modbus import (
     ILLEGAL_ADDRESS,
     Block,
@@ -15,7 +16,7 @@ from hil_sim.devices.modbus import (
     ModbusTcp,
     crc16,
 )
-from tests.unit.emulator_bench import FakeScheduler, Line, fake_world
+from tests.unit.emulator_bench import Line, fake_world
 
 X = bytes.fromhex
 
@@ -57,7 +58,7 @@ class TcpBench(Registers, ModbusTcp):
 
 @pytest.fixture
 def sim():
-    return FakeScheduler()
+    return Scheduler()
 
 
 @pytest.fixture
