@@ -1,0 +1,57 @@
+# make run   the main job: an example part from CAD to sealed record and report
+# make test  all tests; make check: linters, types, import rules; make bench, soak, docs, pictures
+PYTHON ?= python3
+PY := .venv/bin/python
+LMD := .venv/bin/lmd
+READY := .venv/.ready
+BUILT := .venv/.built
+COMPILED := setup.py $(shell find controller hil_sim firmware_bridge -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -path '*firmware_bridge*' -o -name '*.h' -path '*firmware_bridge*')
+PARTS := examples/blade.stl
+
+.PHONY: setup run test check bench soak docs pictures clean
+.DEFAULT_GOAL := run
+
+$(READY): pyproject.toml setup.sh
+	@PYTHON="$(PYTHON)" ./setup.sh
+	@touch $(READY)
+
+$(BUILT): $(READY) $(COMPILED)
+	@$(PY) setup.py -q build_ext --inplace
+	@touch $(BUILT)
+
+$(PARTS): examples/make_parts.py $(BUILT)
+	@$(PY) examples/make_parts.py
+	@touch $(PARTS)
+
+setup: $(BUILT) $(PARTS)
+
+run: setup
+	@$(LMD) run examples/blade.stl --out records
+
+# tests of real time run by themselves: their limits are milliseconds
+test: setup
+	@$(PY) -m pytest -q -n 2 -m "not realtime"
+	@$(PY) -m pytest -q -m realtime
+
+check: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+bench: setup
+	@$(PY) -m benchmarks
+
+soak: setup
+	@$(PY) -m benchmarks.soak
+
+docs: setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check "sphinx>=8" "myst-parser>=4"
+	@$(PY) -m sphinx -q -W -b html docs docs/_build
+	@echo "docs: docs/_build/index.html"
+
+pictures: setup
+	@$(PY) docs/make_pictures.py
+
+clean:
+	@rm -rf build .venv run records docs/_build
