@@ -16,7 +16,7 @@ from hil_sim.devices.modbus import (
     ModbusTcp,
     crc16,
 )
-from tests.unit.emulator_bench import Line, fake_world
+from tests.unit.emulator_bench import Line, make_world
 
 X = bytes.fromhex
 
@@ -63,14 +63,14 @@ def sim():
 
 @pytest.fixture
 def rtu(sim):
-    emulator = RtuBench(sim, fake_world())
+    emulator = RtuBench(sim, make_world())
     emulator.fill()
     return Line(emulator, sim)
 
 
 @pytest.fixture
 def tcp(sim):
-    emulator = TcpBench(sim, fake_world())
+    emulator = TcpBench(sim, make_world())
     emulator.fill()
     return Line(emulator, sim)
 
@@ -225,7 +225,7 @@ def test_garble_flips_bits_the_same_way_each_run(sim):
     good = X("110306AE415652434049AD")
     seen = []
     for _ in range(2):
-        emulator = RtuBench(sim, fake_world())
+        emulator = RtuBench(sim, make_world())
         emulator.fill()
         emulator.garble = 3
         line = Line(emulator, sim)
