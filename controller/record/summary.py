@@ -1,0 +1,230 @@
+"""What was planned, what was executed, what was true: three columns of the same figures.
+
+``planned`` comes from the job, ``executed`` from the telemetry, ``truth`` from the
+simulator's trace (None on a real cell, which has no such witness). Each is
+``{duration_s, emission_s, energy_j, powder_g, deposited_g, layers}``; a figure that its
+source cannot tell is None, never 0.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controller.config import Cell, parse_model
+from controller.errors import LmdError, RecordError
+from controller.model import BuildPlan
+from controller.recipes import Recipe, parse_recipe
+from controller.record import schema as s
+from controller.record.reader import Record, Trace, read_record, read_trace
+from firmware_bridge.segments import FLAG_PARAM, ticks_of
+
+FIGURES = ("duration_s", "emission_s", "energy_j", "powder_g", "deposited_g", "layers")
+MAX_GAP_S = 0.5  # a longer hole in the telemetry is not bridged by integration
+
+Figures = dict[str, float | int | None]
+
+
+def planned(plan: BuildPlan) -> Figures:
+    """The figures of a job."""
+    return {key: plan.figures.get(key) for key in FIGURES}
+
+
+def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
+    """The figures of a record, integrated over its telemetry by the trapezoid rule.
+
+    ``duration_s`` runs from the first to the last row in EXECUTE, holds included.
+    ``powder_g`` is what the feeders measured, as it arrives after the transport delay, while
+    the diverter lets it into the nozzle; ``deposited_g`` the part of it that arrives with the
+    gate open, times the recipe's catchment: an estimate, None without the job.
+    """
+    rows = record.telemetry
+    if len(rows) < 2:
+        return dict.fromkeys(FIGURES)
+    t_s = rows["t_us"] * 1e-6
+    gate = _known(rows["gate"])
+    running = np.flatnonzero(rows["state"] == s.STATE_EXECUTE)
+    cell, recipe = cell_of(plan), recipe_of(plan)
+    delay_s = cell.powder.transport_delay_s if cell is not None else 0.0
+    feed = _known(rows["powder_1_measured_g_min"]) + _known(rows["powder_2_measured_g_min"])
+    # the feeders stand before the hose, the diverter at its end
+    flow_g_s = np.interp(t_s - delay_s, t_s, feed, left=0.0) / 60.0
+    flow_g_s *= _known(rows["diverter_to_nozzle"])
+    deposited = None
+    if recipe is not None:
+        deposited = recipe.catchment * _integral(flow_g_s * gate, t_s)
+    layers = rows["layer"][gate > 0.5]
+    return {
+        "duration_s": float(t_s[running[-1]] - t_s[running[0]]) if len(running) else 0.0,
+        "emission_s": _integral(gate, t_s),
+        "energy_j": _integral(gate * _known(rows["power_commanded_w"]), t_s),
+        "powder_g": _integral(flow_g_s, t_s),
+        "deposited_g": deposited,
+        "layers": len(np.unique(layers[layers >= 0])),
+    }
+
+
+def truth(trace: Trace, plan: BuildPlan | None = None) -> Figures:
+    """The figures of a simulator's trace.
+
+    ``duration_s`` runs from the start of the first segment to the end of the last, exact to
+    the microsecond; ``layers`` counts those with a track executed to its end.
+    """
+    plant, ends = trace.rows("plant"), trace.rows("segment_ends")
+    figures: Figures = dict.fromkeys(FIGURES)
+    if len(plant):
+        last = plant[-1]
+        figures["emission_s"] = float(last["emission_s"])
+        figures["energy_j"] = float(last["energy_j"])
+        figures["powder_g"] = float(last["fed_g"])
+        figures["deposited_g"] = float(last["deposited_g"])
+    if len(ends):
+        first_us = 0
+        if plan is not None:
+            first = int(ends["segment"][0])
+            if 0 <= first < len(plan.segments):
+                first_us = int(ticks_of(plan.segments[first : first + 1])[0])
+            done = plan.tracks["end_segment"] - 1 <= int(ends["segment"].max())
+            figures["layers"] = len(np.unique(plan.tracks["layer"][done]))
+        figures["duration_s"] = float(ends["t_us"][-1] - ends["t_us"][0] + first_us) * 1e-6
+    return figures
+
+
+def position_error_steps(trace: Trace, plan: BuildPlan) -> tuple[int | None, int, int]:
+    """Largest deviation over all segment ends, in steps of any axis; compared, expected.
+
+    The trace's positions against ``start_steps`` plus the sums of the plan's own steps.
+    ``None`` when nothing was executed: no samples are no proof. ``expected`` is the number
+    of segments with motion; less compared than expected: the build did not reach its end.
+    """
+    segments = plan.segments
+    steps = segments["steps"].astype(np.int64)
+    param = (segments["flags"] & FLAG_PARAM) != 0
+    steps[param] = 0  # not motion: sets the power floor and the override window
+    wanted = plan.start_steps.astype(np.int64) + np.cumsum(steps, axis=0)
+    ends = trace.rows("segment_ends")
+    index = ends["segment"].astype(np.int64)
+    known = (index >= 0) & (index < len(segments))
+    index, have = index[known], ends["pos"][known].astype(np.int64)
+    moving = ~param[index]
+    index, have = index[moving], have[moving]
+    expected = int((~param).sum())
+    if len(index) == 0:
+        return None, 0, expected
+    n_axes = min(have.shape[1], wanted.shape[1])
+    error = np.abs(have[:, :n_axes] - wanted[index, :n_axes])
+    return int(error.max()), len(np.unique(index)), expected
+
+
+def deviations_pct(base: Figures, other: Figures | None) -> dict[str, float | None]:
+    """(other - base) / base in % for each figure; None where it cannot be told."""
+    result: dict[str, float | None] = {}
+    for key in FIGURES:
+        a, b = base.get(key), other.get(key) if other else None
+        result[key] = None if not a or b is None else (b - a) / a * 100.0
+    return result
+
+
+def alarms(record: Record) -> list[dict[str, Any]]:
+    """Alarms in the order raised: t_s, code, name, severity, text, action, cleared_s."""
+    found: list[dict[str, Any]] = []
+    for event in record.events:
+        if event.kind == "alarm":
+            found.append(
+                {
+                    "t_s": event.t_us * 1e-6,
+                    "code": event.data.get("code"),
+                    "name": event.data.get("name", ""),
+                    "severity": event.data.get("severity", ""),
+                    "text": event.data.get("detail") or event.data.get("text", ""),
+                    "action": event.data.get("action", ""),
+                    "cleared_s": None,
+                }
+            )
+        elif event.kind == "alarm_clear":
+            for alarm in found:
+                if alarm["code"] == event.data.get("code") and alarm["cleared_s"] is None:
+                    alarm["cleared_s"] = event.t_us * 1e-6
+    return found
+
+
+def summarise(folder: Path, plan: BuildPlan | None = None) -> dict[str, Any]:
+    """All that ``lmd run --json`` and the report say about a record folder.
+
+    ``plan`` is read from the folder's job when not given. Keys: state, content_hash,
+    planned, executed, truth, deviations_pct {executed, truth}, position_error_steps,
+    segments_executed, segments_planned, time_ratio, alarms, complete.
+    """
+    record = read_record(folder)
+    if plan is None:
+        plan = plan_of(record)
+    trace = read_trace(record.trace_path) if record.trace_path else None
+    return summarise_parts(record, plan, trace)
+
+
+def summarise_parts(record: Record, plan: BuildPlan | None, trace: Trace | None) -> dict[str, Any]:
+    """As ``summarise``, of parts already read."""
+    plan_figures = planned(plan) if plan is not None else dict.fromkeys(FIGURES)
+    done = executed(record, plan)
+    true = truth(trace, plan) if trace is not None else None
+    error = compared = expected = None
+    if trace is not None and plan is not None:
+        error, compared, expected = position_error_steps(trace, plan)
+    data = (record.final or {}).get("data") or {}
+    return {
+        "state": record.state,
+        "complete": record.complete,
+        "content_hash": record.content_hash,
+        "planned": plan_figures,
+        "executed": done,
+        "truth": true,
+        "deviations_pct": {
+            "executed": deviations_pct(plan_figures, done),
+            "truth": deviations_pct(plan_figures, true) if true is not None else None,
+        },
+        "position_error_steps": error,
+        "segments_executed": compared,
+        "segments_planned": expected,
+        "time_ratio": data.get("time_ratio"),
+        "alarms": alarms(record),
+    }
+
+
+def plan_of(record: Record) -> BuildPlan | None:
+    """The job of a record folder as a plan; None when the folder has none."""
+    path = record.job_path
+    if path is None:
+        return None
+    from controller.planning.job import read_job
+
+    return read_job(path)
+
+
+def cell_of(plan: BuildPlan | None) -> Cell | None:
+    """The cell as embedded in the job; None when it cannot be read (another version)."""
+    if plan is None or not plan.cell_toml:
+        return None
+    try:
+        return parse_model(Cell, plan.cell_toml, "the job's cell", RecordError)
+    except LmdError:
+        return None
+
+
+def recipe_of(plan: BuildPlan | None) -> Recipe | None:
+    """The recipe as embedded in the job; None when it cannot be read (another version)."""
+    if plan is None or not plan.recipe_toml:
+        return None
+    try:
+        return parse_recipe(plan.recipe_toml, "the job's recipe")
+    except LmdError:
+        return None
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0)
+
+
+def _integral(values: np.ndarray, t_s: np.ndarray) -> float:
+    dt = np.diff(t_s)
+    dt[dt > MAX_GAP_S] = 0.0
+    return float(np.sum(0.5 * (values[1:] + values[:-1]) * dt))
