@@ -54,6 +54,7 @@ class Device:
         self.n_errors = 0
         self._retry_at_s = 0.0
         self._retry_s = FIRST_RETRY_S
+        self._connecting = asyncio.Lock()
 
     # what a protocol family (Modbus, ASCII) fills in
     async def _open(self) -> None:
@@ -74,18 +75,24 @@ class Device:
 
     # what the cell calls
     async def connect(self) -> None:
-        """Open the wire and check what answers. Raises DeviceError or TransportError."""
-        self.close()
-        try:
-            await self._open()
-        except BridgeError:
+        """Open the wire and check what answers; nothing to do when already connected.
+
+        Raises DeviceError or TransportError.
+        """
+        async with self._connecting:
+            if self.connected:
+                return
             self.close()
-            now_s = asyncio.get_running_loop().time()
-            self._retry_at_s = now_s + self._retry_s
-            self._retry_s = min(2.0 * self._retry_s, LONGEST_RETRY_S)
-            raise
-        self.connected = True
-        self._retry_s = FIRST_RETRY_S
+            try:
+                await self._open()
+            except BridgeError:
+                self.close()
+                now_s = asyncio.get_running_loop().time()
+                self._retry_at_s = now_s + self._retry_s
+                self._retry_s = min(2.0 * self._retry_s, LONGEST_RETRY_S)
+                raise
+            self.connected = True
+            self._retry_s = FIRST_RETRY_S
 
     async def poll(self) -> None:
         """Read once. A lost connection is tried again here, with back-off.

@@ -109,7 +109,8 @@ class SafetyReading:
 class Role(ABC):
     """Base of the roles. A driver of a role is an instance of it (``isinstance`` works)."""
 
-    reading_type: ClassVar[type]
+    key: ClassVar[str]  # the role's name in map files
+    reading_type: ClassVar[Any]
     # Filled by firmware_bridge.device.Device; stated here for those who hold a role.
     name: str
     reading: Any
@@ -124,6 +125,7 @@ class Role(ABC):
 class LaserSource(Role):
     """Power and gate come from the motion controller's outputs; the link only enables."""
 
+    key = "laser_source"
     reading_type = LaserReading
     reading: LaserReading | None
 
@@ -147,6 +149,7 @@ class LaserSource(Role):
 class PowderFeeder(Role):
     """Hoppers and the diverter between nozzle and waste."""
 
+    key = "powder_feeder"
     reading_type = FeederReading
     reading: FeederReading | None
     n_hoppers: int
@@ -163,6 +166,7 @@ class PowderFeeder(Role):
 class GasFlow(Role):
     """Carrier and shield gas."""
 
+    key = "gas_flow"
     reading_type = GasReading
     reading: GasReading | None
 
@@ -178,6 +182,7 @@ class GasFlow(Role):
 class Chiller(Role):
     """Coolant for source and head."""
 
+    key = "chiller"
     reading_type = ChillerReading
     reading: ChillerReading | None
 
@@ -193,6 +198,7 @@ class Chiller(Role):
 class OxygenAnalyser(Role):
     """Chamber oxygen."""
 
+    key = "oxygen_analyser"
     reading_type = OxygenReading
     reading: OxygenReading | None
 
@@ -200,6 +206,7 @@ class OxygenAnalyser(Role):
 class Pyrometer(Role):
     """Melt pool temperature."""
 
+    key = "pyrometer"
     reading_type = PyrometerReading
     reading: PyrometerReading | None
 
@@ -207,6 +214,7 @@ class Pyrometer(Role):
 class SafetyPlc(Role):
     """Read only, but for two requests that the PLC's own program grants or not."""
 
+    key = "safety_plc"
     reading_type = SafetyReading
     reading: SafetyReading | None
 
