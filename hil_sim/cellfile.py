@@ -9,6 +9,7 @@ keys the virtual cell is made of and lets the others be; judging the file whole 
 from __future__ import annotations
 
 import math
+import struct
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class CellFile:
     name: str
     axes: tuple[AxisFile, ...]
     total_accel_mm_s2: float
+    plan_share: float
     heartbeat_timeout_us: int
     rated_power_w: float
     threshold_power_w: float
@@ -161,6 +163,12 @@ class _Table:
             raise self.fail(key, f"{value!r} is not a whole number from {least} to {most}")
         return value
 
+    def share(self, key: str) -> float:
+        value = self.raw(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise self.fail(key, f"{value!r} is not a number above 0 and up to 1")
+        return float(value)
+
     def number(self, key: str, kind: str, *, least: float | None = 0.0) -> float:
         try:
             value = quantity(self.raw(key), kind)
@@ -229,6 +237,7 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
         name=top.text("name"),
         axes=_axes(motion),
         total_accel_mm_s2=motion.positive("total_acceleration", "accel_mm_s2"),
+        plan_share=motion.share("plan_share"),
         heartbeat_timeout_us=motion.micros("heartbeat_timeout"),
         rated_power_w=laser.positive("rated_power", "power_w"),
         threshold_power_w=laser.number("threshold_power", "power_w"),
@@ -285,3 +294,44 @@ def _inert(top: _Table, hoppers: tuple[HopperFile, ...]) -> bool:
     if not isinstance(limited, dict):
         raise oxygen.fail("alloys", "is not a table")
     return any(h.powder in limited for h in hoppers)
+
+
+HOMING_UM_S = 20_000  # where the cell says nothing (docs/protocol.md, 8)
+_HEAD = struct.Struct("<HBBHHIII")
+_AXIS = struct.Struct("<IIIii")
+
+
+def config_blob(cell: CellFile) -> bytes:
+    """The firmware's configuration, byte by byte as docs/protocol.md section 8 states it.
+
+    Raises CellFileError where a value does not fit its field.
+    """
+    try:
+        blob = _HEAD.pack(
+            1,
+            len(cell.axes),
+            0,
+            _near(cell.heartbeat_timeout_us / 1e3),
+            _near(cell.plan_share * 32768),
+            _near(cell.longest_emission_us / 1e3),
+            HOMING_UM_S,
+            _near(cell.total_accel_mm_s2 * 1e3),
+        )
+        for axis in cell.axes:
+            blob += _AXIS.pack(
+                _near(axis.steps_per_mm * 1e3),
+                _near(axis.speed_mm_s * axis.steps_per_mm),
+                _near(axis.accel_mm_s2 * axis.steps_per_mm),
+                _near(axis.least_mm * axis.steps_per_mm),
+                _near(axis.most_mm * axis.steps_per_mm),
+            )
+    except struct.error as exc:
+        raise CellFileError(
+            f"{cell.path}: motion: a value does not fit the firmware's configuration ({exc})"
+        ) from None
+    return blob
+
+
+def _near(value: float) -> int:
+    """The nearest integer, halves up, as the protocol rounds."""
+    return math.floor(value + 0.5)

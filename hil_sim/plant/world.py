@@ -31,7 +31,6 @@ class World:
         "_estop_ok",
         "_reset_latched",
         "_supply_relay_on",
-        "absorbed_share",
         "back_reflection",
         "bead_width_mm",
         "carrier_l_min",
@@ -63,6 +62,8 @@ class World:
         "laser_temp_deg_c",
         "nozzle_flow_g_min",
         "on_chain",
+        "optics_transmission",
+        "oxygen_leak_ppm",
         "oxygen_ppm",
         "pool_temp_deg_c",
         "power_command_w",
@@ -99,7 +100,7 @@ class World:
         self.laser_temp_deg_c: float = cell.coolant_setpoint_deg_c
         self.laser_fault_bits: int = 0  # set by faults; meaning as in the maker's STA word
         self.back_reflection: bool = False
-        self.absorbed_share: float = 1.0  # of the emission that reaches the work (optics)
+        self.optics_transmission: float = 1.0  # of the light that reaches the work
 
         # Powder. Flow at the hopper's outlet, and what arrives a transport delay later.
         self.hopper_flow_g_min: list[float] = [0.0, 0.0]
@@ -122,6 +123,7 @@ class World:
         self.carrier_supply_ok: bool = True
         self.shield_supply_ok: bool = True
         self.oxygen_ppm: float = OPEN_AIR_PPM
+        self.oxygen_leak_ppm: float = 0.0  # raises where the chamber's oxygen settles
 
         # Work
         self.x_mm: float = 0.0
