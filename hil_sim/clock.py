@@ -261,6 +261,14 @@ class TimeServer:
                 party.sock.send(HEAD.pack(GRANT, 0, self._sim.now_us))
         party.sock.close()
 
+    def interrupt(self) -> None:
+        """End the run from a signal handler, also while waiting for a party's message."""
+        self.stop = True
+        self._sim.emitted = True  # so that running the heap comes back
+        for party in self._parties:
+            with contextlib.suppress(OSError):
+                party.sock.shutdown(socket.SHUT_RDWR)
+
     def on_end(self) -> None:
         """Called before an orderly party is let go; the cell closes its trace here."""
 
