@@ -86,7 +86,9 @@ def fields(name: str, p: bytes) -> dict[str, Any]:
         }  # fmt: skip
     if name == "EVENT":
         rows = [struct.unpack_from("<QHii", p, 18 * i) for i in range(len(p) // 18)]
-        return {"events": [dict(zip(("t_us", "code", "arg", "segment"), r, strict=True)) for r in rows]}
+        return {
+            "events": [dict(zip(("t_us", "code", "arg", "segment"), r, strict=True)) for r in rows]
+        }
     layout = {
         "HELLO": ("<H", "protocol"),
         "BEAT": ("<III", "nonce session counter"),
