@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.model import BuildPlan
 from controller.record.reader import Record
 
 INK, MUTED, FAINT = "#1d2733", "#5c6875", "#d5dae0"
@@ -77,7 +78,9 @@ def settled_emission(rows: np.ndarray) -> np.ndarray:
     return on & (last >= 0) & (since >= SETTLED_S)
 
 
-def draw_strips(axes: list[Any], record: Record, marks: list[Mark]) -> None:
+def draw_strips(
+    axes: list[Any], record: Record, marks: list[Mark], plan: BuildPlan | None = None
+) -> None:
     """Draw the five strips (power, speed, powder, oxygen and coolant, melt pool) on ``axes``."""
     rows = record.telemetry
     t_s = rows["t_us"] * 1e-6
@@ -90,6 +93,11 @@ def draw_strips(axes: list[Any], record: Record, marks: list[Mark]) -> None:
     _line(power, reduce_columns(t, rows["power_set_w"], beam), SET, "set", lw=2.2)
     _line(power, reduce_columns(t, rows["power_measured_w"], beam), MEASURED, "measured")
     _title(power, "Laser power, W", "beam on")
+    if plan is not None and len(plan.tracks):
+        track = np.nan_to_num(rows["track"], nan=-1).astype(np.int64)
+        known = (track >= 0) & (track < len(plan.tracks))
+        nominal = plan.tracks["speed_mm_s"][np.where(known, track, 0)] * rows["scale"]
+        _line(speed, reduce_columns(t, nominal, beam & known), SET, "set × override", lw=2.2)
     _line(speed, reduce_columns(t, rows["speed_mm_s"], beam), MEASURED, "executed")
     _title(speed, "Speed, mm/s", "beam on")
 

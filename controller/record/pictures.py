@@ -290,7 +290,7 @@ def _shade(beads: Beads) -> np.ndarray:
 
 def _plate_corners(plate: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     center, size, top = plate
-    margin = 0.18 * float(max(high[0] - low[0], high[1] - low[1])) + 2.0
+    margin = 0.06 * float(max(high[0] - low[0], high[1] - low[1])) + 2.0
     x0 = max(center[0] - size[0] / 2, low[0] - margin)
     x1 = min(center[0] + size[0] / 2, high[0] + margin)
     y0 = max(center[1] - size[1] / 2, low[1] - margin)
@@ -309,7 +309,7 @@ def _scale_bar(ax: Any, low: np.ndarray, high: np.ndarray) -> None:
 
 
 def _triad(ax: Any, project: Any, low: np.ndarray, high: np.ndarray) -> None:
-    size = 0.09 * float(max(high - low))
+    size = 0.07 * float(max(high - low))
     flat = project(np.eye(3) * size)
     origin = low + np.array([0.05, 0.035]) * (high - low) + np.array([size * 0.6, size * 0.2])
     for name, tip in zip("XYZ", flat, strict=True):

@@ -7,7 +7,6 @@ powder delay would give. Every count below is known, so that figures can be chec
 
 import math
 import struct
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from mcap.writer import CompressionType, Writer
 
 from controller.config import configs_dir
 from controller.model import LAYER_ROW, TIMELINE_ROW, TRACK_ROW, BuildPlan
+from controller.planning import job as planning_job
 from controller.record import schema as s
 from controller.record.writer import RecordWriter
 from firmware_bridge.segments import (
@@ -221,13 +221,8 @@ HEADER = {
 
 
 def write_job(path: Path, plan: BuildPlan) -> Path:
-    """A zip with two members of the shape of a job; for tests that look at bytes only."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in (
-            ("manifest.json", b'{"format": 1, "part": "lobed cup"}'),
-            ("segments.npy", plan.segments.tobytes()),
-        ):
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    """The job as the planner's room writes it."""
+    planning_job.write_job(plan, path)
     return path
 
 
