@@ -151,11 +151,11 @@ class AsciiLine:
             wire.write(command)
             reply = await future
         except BridgeError:
-            self._note_error()
+            self.doubt()
             self._count_failure()
             raise
         except BaseException:  # cancelled: its reply may still come
-            self._note_error()
+            self.doubt()
             raise
         finally:
             timer.cancel()
@@ -163,7 +163,7 @@ class AsciiLine:
         found = matches(reply)
         if found is None:
             self.n_refused += 1
-            self._note_error()
+            self.doubt()
             said = reply if reply.startswith("ERR") else f"not its reply: {reply!r}"
             raise DeviceError(f"{self.name}: {command[:-1].decode()} got {said}")
         self._failures = 0
@@ -174,7 +174,7 @@ class AsciiLine:
         future = self._future
         if future is None or future.done():
             self.n_refused += 1
-            self._note_error()
+            self.doubt()
             return
         buffer = self._buffer + data if self._buffer else data
         end = buffer.find(b"\r")
@@ -194,7 +194,7 @@ class AsciiLine:
     def _refuse(self, text: str) -> None:
         self.n_refused += 1
         self._end_wait(text)
-        self._note_error()
+        self.doubt()
 
     def _timed_out(self, future: "asyncio.Future[str]", command: bytes) -> None:
         if not future.done():
@@ -207,7 +207,8 @@ class AsciiLine:
         if future is not None and not future.done():
             future.set_exception(DeviceError(text))
 
-    def _note_error(self) -> None:
+    def doubt(self) -> None:
+        """Something was wrong: silence and a probe come before the next request."""
         self._error_at_s = asyncio.get_running_loop().time()
 
     def _count_failure(self) -> None:
@@ -230,7 +231,7 @@ class AsciiLine:
     def _push(self, command: bytes) -> None:
         """Send at once, across whatever is under way; counts as an error of the line."""
         self._end_wait(f"{self.name}: interrupted by {command[:-1].decode()}")
-        self._note_error()
+        self.doubt()
         if self._wire is not None:
             self._wire.write(command)
 
@@ -299,12 +300,14 @@ class AsciiDevice(Device):
                 try:
                     fresh[query.name] = query.read(match[1])
                 except DeviceError as exc:
+                    line.doubt()
                     raise DeviceError(f"{self.name}: {exc}") from None
         before, self._values = self._values, fresh
         try:
             self.reading = self.role.reading_type(at_us, *[getattr(self, f) for f in self._fields])
         except DeviceError:
             self._values = before
+            line.doubt()
             raise
         self._round = count + 1
 

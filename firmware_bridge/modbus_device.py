@@ -126,12 +126,14 @@ class ModbusDevice(Device):
                 for name, decode in decoders:
                     fresh[name] = decode(registers)
         except DeviceError as exc:
+            guard.doubt()
             raise DeviceError(f"{self.name}: {exc}") from None
         before, self._values = self._values, fresh
         try:
             self.reading = self.role.reading_type(at_us, *[getattr(self, f) for f in self._fields])
         except DeviceError:
             self._values = before
+            guard.doubt()
             raise
         self._round = count + 1
 

@@ -247,21 +247,21 @@ class ModbusGuard:
         try:
             reply = await client.execute(False, request.pdu)
         except ModbusException:
-            self._note_error()
+            self.doubt()
             text = f"{self.name}: no answer to the {request.text} in {self.timeout_s * 1e3:g} ms"
             self._give_up_wire()
             raise DeviceError(text) from None
         except BridgeError:
-            self._note_error()
+            self.doubt()
             self._give_up_wire()
             raise
         except BaseException:  # cancelled: its reply may still come
-            self._note_error()
+            self.doubt()
             raise
         finally:
             self._want = None
         if reply.isError():
-            self._note_error()
+            self.doubt()
             code = reply.exception_code
             reason = _REASONS.get(code, "unknown reason")
             raise DeviceError(f"{self.name}: the {request.text} was refused: {reason} ({code})")
@@ -270,7 +270,7 @@ class ModbusGuard:
             or reply.dev_id != request.unit
             or (request.pdu.function_code <= 4 and len(reply.registers) != request.count)
         ):
-            self._note_error()
+            self.doubt()
             raise DeviceError(f"{self.name}: the reply to the {request.text} is another's")
         self._failures = 0
         return reply
@@ -283,7 +283,7 @@ class ModbusGuard:
         self._last_rx_s = asyncio.get_running_loop().time()
         if want is None:
             self.n_refused += 1
-            self._note_error()
+            self.doubt()
             return
         buffer = self._buffer + data if self._buffer else data
         if self.rtu:
@@ -326,7 +326,7 @@ class ModbusGuard:
         """End the exchange: these bytes are nobody's answer."""
         self.n_refused += 1
         self._end_wait(text)
-        self._note_error()
+        self.doubt()
 
     def _end_wait(self, text: str) -> None:
         self._want = None
@@ -338,7 +338,8 @@ class ModbusGuard:
 
     # ----- after an error
 
-    def _note_error(self) -> None:
+    def doubt(self) -> None:
+        """Something was wrong: silence and a probe come before the next request."""
         self._error_at_s = asyncio.get_running_loop().time()
 
     def _give_up_wire(self) -> None:
@@ -368,7 +369,7 @@ class ModbusGuard:
         if client is None:
             return
         self._end_wait(f"{self.name}: interrupted by an urgent {request.text}")
-        self._note_error()
+        self.doubt()
         request.pdu.transaction_id = client.ctx.getNextTID()
         client.ctx.send(client.ctx.framer.buildFrame(request.pdu))
 
