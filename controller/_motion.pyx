@@ -1,0 +1,528 @@
+"""Planner kernel: look-ahead over whole layers, phases, cuts, exact steps, wire bytes.
+
+Imports nothing of ours. Entries (``def``) validate and allocate and raise ValueError; the
+kernels (``cdef ... noexcept nogil``) do neither. Lengths mm, times s, speeds mm/s.
+
+Junction rule (Klipper's published one, docs/Kinematics.md there): at a corner that turns by
+phi, with C = cos(phi/2) and S = sin(phi/2), the speed v obeys
+    v^2 <= a * jd * C / (1 - C)        an arc that leaves the corner by the deviation jd
+    v^2 <= a * d * C / (2 S)           an arc that touches both moves within half their length
+with the smaller a*d of the two moves. Per-axis limits act along the direction u of each move:
+a <= A_i / |u_i|, v <= V_i / |u_i|.
+"""
+
+from libc.math cimport ceil, fabs, sqrt
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t
+
+import numpy as np
+
+cdef enum:
+    BLOCK = 512  # moves whose directions stay in the first-level cache
+
+cdef double ROUND = 6755399441055744.0  # 1.5 * 2**52: x + ROUND - ROUND rounds to nearest even
+cdef double TINY = 1e-30  # keeps divisions defined; far below any length or slope here
+
+
+cdef packed struct Segment:
+    int16_t steps[6]  # signed step deltas
+    uint16_t start_ratio  # speed at start / mean speed, 1/32768
+    uint16_t end_power  # 1/65535 of full scale
+    uint16_t end_speed  # speed at end / nominal, 1/32768
+    uint16_t ticks_lo  # duration, us
+    uint8_t ticks_hi
+    uint8_t flags
+
+
+cdef inline double least(double a, double b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef inline double most(double a, double b) noexcept nogil:
+    return a if a > b else b
+
+
+cdef Py_ssize_t _geometry(
+    const double* xyz, const double* speed, double accel, double jd,
+    const double* axis_speed, const double* axis_accel,
+    double* length, double* a_out, double* cruise2, double* v2, Py_ssize_t n, double* total,
+) noexcept nogil:
+    """Lengths, accelerations, squared cruise speeds and junction limits; counts zero moves.
+
+    v2[i] is the junction limit before move i; v2[0] and v2[n] are left to the caller.
+    """
+    cdef double ux[BLOCK + 1]
+    cdef double uy[BLOCK + 1]
+    cdef double uz[BLOCK + 1]
+    cdef double ad[BLOCK + 1]
+    cdef double vv[BLOCK + 1]
+    cdef double iax = 1.0 / axis_accel[0], iay = 1.0 / axis_accel[1], iaz = 1.0 / axis_accel[2]
+    cdef double ivx = 1.0 / axis_speed[0], ivy = 1.0 / axis_speed[1], ivz = 1.0 / axis_speed[2]
+    cdef double inverse_a = 1.0 / accel
+    cdef double x, y, z, d, inv, a, v, c, half_c, half_s2, half_s, w, total_mm = 0.0
+    cdef Py_ssize_t at = 0, i, k, m, zeros = 0
+    # invariant: slot 0 of the scratch rows holds the last move of the block before
+    ux[0] = uy[0] = uz[0] = 0.0
+    ad[0] = vv[0] = 0.0
+    while at < n:
+        m = n - at if n - at < BLOCK else BLOCK
+        for k in range(m):
+            i = 3 * (at + k)
+            x = xyz[i + 3] - xyz[i]
+            y = xyz[i + 4] - xyz[i + 1]
+            z = xyz[i + 5] - xyz[i + 2]
+            d = sqrt(x * x + y * y + z * z)
+            zeros += d == 0.0
+            total_mm += d
+            inv = 1.0 / most(d, TINY)
+            x = x * inv
+            y = y * inv
+            z = z * inv
+            a = 1.0 / most(most(inverse_a, fabs(x) * iax), most(fabs(y) * iay, fabs(z) * iaz))
+            w = most(most(fabs(x) * ivx, fabs(y) * ivy), most(fabs(z) * ivz, TINY))
+            v = least(speed[at + k], 1.0 / w)
+            ux[k + 1] = x
+            uy[k + 1] = y
+            uz[k + 1] = z
+            length[at + k] = d
+            a_out[at + k] = a
+            ad[k + 1] = a * d
+            vv[k + 1] = v * v
+            cruise2[at + k] = v * v
+        for k in range(m):
+            c = ux[k] * ux[k + 1] + uy[k] * uy[k + 1] + uz[k] * uz[k + 1]
+            half_c = sqrt(most(0.5 * (1.0 + c), 0.0))
+            half_s2 = most(0.5 * (1.0 - c), 0.0)
+            half_s = sqrt(half_s2)
+            a = least(a_out[at + k], a_out[at + k - 1] if at + k > 0 else a_out[0])
+            v = half_c * least(
+                a * jd / most(1.0 - half_c, TINY),
+                0.5 * least(ad[k], ad[k + 1]) / most(half_s, TINY),
+            )
+            v2[at + k] = least(v, least(vv[k], vv[k + 1]))
+        ux[0] = ux[m]
+        uy[0] = uy[m]
+        uz[0] = uz[m]
+        ad[0] = ad[m]
+        vv[0] = vv[m]
+        at += m
+    total[0] = total_mm
+    return zeros
+
+
+cdef void _passes(
+    const double* length, const double* accel, double* v2, Py_ssize_t n
+) noexcept nogil:
+    """Backward then forward pass over squared speeds."""
+    cdef Py_ssize_t i
+    cdef double w = v2[n]
+    # invariant: from v2[i] the path can be braked to v2[n] within every limit after i
+    for i in range(n - 1, -1, -1):
+        w = least(v2[i], w + 2.0 * accel[i] * length[i])
+        v2[i] = w
+    # invariant: v2[i] can be reached from v2[0] within every limit before i
+    w = v2[0]
+    for i in range(n):
+        w = least(v2[i + 1], w + 2.0 * accel[i] * length[i])
+        v2[i + 1] = w
+
+
+cdef void _times(
+    const double* length, const double* accel, double* peak, double* v, double* duration,
+    Py_ssize_t n,
+) noexcept nogil:
+    """Squared speeds to speeds; peak speed and duration of each trapezoid."""
+    cdef Py_ssize_t i
+    cdef double a, b2, e2, p2, b, e, p, rest
+    b2 = v[0]
+    b = sqrt(b2)
+    v[0] = b
+    for i in range(n):
+        a = accel[i]
+        e2 = v[i + 1]
+        e = sqrt(e2)
+        p2 = least(peak[i], 0.5 * (b2 + e2) + a * length[i])
+        p2 = most(p2, most(b2, e2))  # rounding only
+        p = sqrt(p2)
+        rest = most(length[i] - (2.0 * p2 - b2 - e2) / (2.0 * a), 0.0)
+        duration[i] = (2.0 * p - b - e) / a + rest / most(p, TINY)
+        peak[i] = p
+        v[i + 1] = e
+        b2 = e2
+        b = e
+
+
+def plan_trapezoid(
+    points_mm, speed_mm_s, double accel_mm_s2, double junction_deviation_mm,
+    axis_speed_mm_s, axis_accel_mm_s2, double start_mm_s=0.0, double end_mm_s=0.0,
+):
+    """Time-optimal trapezoids along a polyline within Klipper's junction rule.
+
+    Parameters
+    ----------
+    points_mm : (n + 1, 3) float64, mm        corners of the path
+    speed_mm_s : (n,) float64, mm/s, > 0      speed limit of each move
+    accel_mm_s2, junction_deviation_mm : float, > 0
+    axis_speed_mm_s, axis_accel_mm_s2 : (3,) float64, > 0
+    start_mm_s, end_mm_s : float, >= 0        wanted speeds at both ends; a start speed that
+        cannot be braked is lowered, the caller compares ``v[0]``
+
+    Returns length (n,) mm, v (n + 1,) mm/s at the corners, peak (n,) mm/s, accel (n,) mm/s2
+    and duration (n,) s. Raises ValueError for shapes, NaN, infinity and limits of zero.
+    """
+    cdef const double[:, ::1] xyz = np.ascontiguousarray(points_mm, dtype=np.float64)
+    cdef const double[::1] speed = np.ascontiguousarray(speed_mm_s, dtype=np.float64)
+    cdef const double[::1] av = np.ascontiguousarray(axis_speed_mm_s, dtype=np.float64)
+    cdef const double[::1] aa = np.ascontiguousarray(axis_accel_mm_s2, dtype=np.float64)
+    cdef Py_ssize_t n = speed.shape[0], zeros
+    if xyz.shape[1] != 3 or xyz.shape[0] != n + 1 or n < 1:
+        raise ValueError(f"points_mm has shape {np.shape(points_mm)}, needed ({n + 1}, 3), n >= 1")
+    if av.shape[0] != 3 or aa.shape[0] != 3:
+        raise ValueError("axis_speed_mm_s and axis_accel_mm_s2 need 3 values each")
+    for name, values in (
+        ("speed_mm_s", speed), ("axis_speed_mm_s", av), ("axis_accel_mm_s2", aa),
+        ("accel_mm_s2", [accel_mm_s2]), ("junction_deviation_mm", [junction_deviation_mm]),
+    ):
+        low, high = float(np.min(values)), float(np.max(values))
+        if not (low > 0.0 and high < np.inf):
+            bad = int(np.argmax(~((np.asarray(values) > 0) & np.isfinite(values))))
+            raise ValueError(f"{name} {values[bad]} at index {bad}: must be finite and above 0")
+    if not (0.0 <= start_mm_s < np.inf and 0.0 <= end_mm_s < np.inf):
+        raise ValueError(f"end speeds {start_mm_s}, {end_mm_s} mm/s: must be finite and >= 0")
+    length_mm = np.empty(n)
+    accel_out = np.empty(n)
+    peak_mm_s = np.empty(n)
+    v_mm_s = np.empty(n + 1)
+    duration_s = np.empty(n)
+    cdef double[::1] d = length_mm, a = accel_out, p = peak_mm_s, v = v_mm_s, t = duration_s
+    cdef double total = 0.0
+    with nogil:
+        zeros = _geometry(
+            &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
+            &d[0], &a[0], &p[0], &v[0], n, &total,
+        )
+    if not total < np.inf:
+        rows = np.asarray(points_mm, dtype=np.float64)
+        broken = ~np.isfinite(rows).all(axis=1)
+        bad = int(np.argmax(broken)) if broken.any() else int(np.argmax(~np.isfinite(length_mm)))
+        raise ValueError(f"points_mm {rows[bad].tolist()} at index {bad}: not a finite length")
+    if zeros:
+        return _without_zero_moves(
+            np.asarray(xyz), np.asarray(speed), length_mm, accel_mm_s2, junction_deviation_mm,
+            av, aa, start_mm_s, end_mm_s,
+        )
+    with nogil:
+        v[0] = least(start_mm_s * start_mm_s, p[0])
+        v[n] = least(end_mm_s * end_mm_s, p[n - 1])
+        _passes(&d[0], &a[0], &v[0], n)
+        _times(&d[0], &a[0], &p[0], &v[0], &t[0], n)
+    return length_mm, v_mm_s, peak_mm_s, accel_out, duration_s
+
+
+def _without_zero_moves(
+    xyz, speed, length_mm, accel, jd, axis_speed, axis_accel, start_mm_s, end_mm_s
+):
+    """Plan as if moves of length zero were not there; they take no time."""
+    keep = length_mm > 0.0
+    n = len(keep)
+    first = np.flatnonzero(keep)
+    accel_out = np.full(n, accel)
+    zero = np.zeros(n)
+    if len(first) == 0:
+        if start_mm_s or end_mm_s:
+            raise ValueError("a path of length zero cannot have an end speed above 0")
+        return length_mm, np.zeros(n + 1), zero, accel_out, zero.copy()
+    kept = np.concatenate([xyz[first], xyz[n:]])
+    _, v, peak, a, t = plan_trapezoid(
+        kept, speed[keep], accel, jd, axis_speed, axis_accel, start_mm_s, end_mm_s
+    )
+    before = np.concatenate([[0], np.cumsum(keep)])  # kept moves before each corner
+    v_all = v[before]
+    peak_all, duration_all = v_all[:n].copy(), zero
+    peak_all[keep], duration_all[keep], accel_out[keep] = peak, t, a
+    return length_mm, v_all, peak_all, accel_out, duration_all
+
+
+cdef Py_ssize_t _phases(
+    const double* length, const double* v, const double* peak, const double* accel,
+    double* t, double* s, double* w, double* a, int32_t* move, Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i, m = 0
+    cdef double now = 0.0, start_mm = 0.0, dt, ds, acc, rest
+    t[0] = 0.0
+    s[0] = 0.0
+    w[0] = v[0]
+    # invariant: rows 0..m are final, phase m begins at (now, s[m], w[m])
+    for i in range(n):
+        acc = accel[i]
+        dt = (peak[i] - v[i]) / acc
+        rest = length[i]
+        if dt > 1e-12:
+            ds = 0.5 * (peak[i] + v[i]) * dt
+            rest = rest - ds
+            now = now + dt
+            a[m] = acc
+            move[m] = <int32_t>i
+            m += 1
+            t[m] = now
+            s[m] = start_mm + ds
+            w[m] = peak[i]
+        dt = (peak[i] - v[i + 1]) / acc
+        ds = 0.5 * (peak[i] + v[i + 1]) * dt
+        rest = rest - ds
+        if rest > 1e-12 * peak[i]:
+            now = now + rest / peak[i]
+            a[m] = 0.0
+            move[m] = <int32_t>i
+            m += 1
+            t[m] = now
+            s[m] = start_mm + length[i] - ds
+            w[m] = peak[i]
+        if dt > 1e-12:
+            now = now + dt
+            a[m] = -acc
+            move[m] = <int32_t>i
+            m += 1
+            t[m] = now
+            w[m] = v[i + 1]
+        start_mm = start_mm + length[i]
+        s[m] = start_mm
+    return m
+
+
+def trapezoid_phases(length_mm, v_mm_s, peak_mm_s, accel_mm_s2):
+    """Phases of constant acceleration, three a move at most; empty ones left out.
+
+    Returns t_s (m + 1,), s_mm (m + 1,), v_mm_s (m + 1,) at the kinks, a_mm_s2 (m,) and
+    move (m,) int32. ``s_mm`` at the end of a move is the running sum of lengths, exactly.
+    """
+    cdef const double[::1] d = np.ascontiguousarray(length_mm, dtype=np.float64)
+    cdef const double[::1] v = np.ascontiguousarray(v_mm_s, dtype=np.float64)
+    cdef const double[::1] p = np.ascontiguousarray(peak_mm_s, dtype=np.float64)
+    cdef const double[::1] a = np.ascontiguousarray(accel_mm_s2, dtype=np.float64)
+    cdef Py_ssize_t n = d.shape[0], m
+    if n < 1 or v.shape[0] != n + 1 or p.shape[0] != n or a.shape[0] != n:
+        raise ValueError(f"length_mm {n}, v_mm_s {v.shape[0]}, peak_mm_s {p.shape[0]} rows differ")
+    t_out, s_out, v_out = np.empty(3 * n + 1), np.empty(3 * n + 1), np.empty(3 * n + 1)
+    a_out, move_out = np.empty(3 * n), np.empty(3 * n, dtype=np.int32)
+    cdef double[::1] t = t_out, s = s_out, w = v_out, ao = a_out
+    cdef int32_t[::1] mo = move_out
+    with nogil:
+        m = _phases(&d[0], &v[0], &p[0], &a[0], &t[0], &s[0], &w[0], &ao[0], &mo[0], n)
+    return (
+        t_out[: m + 1].copy(), s_out[: m + 1].copy(), v_out[: m + 1].copy(),
+        a_out[:m].copy(), move_out[:m].copy(),
+    )
+
+
+cdef inline double _ticks(double t_s) noexcept nogil:
+    return (t_s * 1e6 + ROUND) - ROUND
+
+
+def merge_cuts(kink_s, kink_hard, extra_s, extra_hard, int least_ticks=2):
+    """Merge two sorted lists of instants into one list of cuts on the 1 us grid.
+
+    Hard instants (gate edges, ends of dwells) always make a cut of their own tick. A soft one
+    nearer than ``least_ticks`` to a neighbour gives way.
+    Returns (k,) float64 s, strictly increasing once rounded to ticks.
+    """
+    cdef const double[::1] a = np.ascontiguousarray(kink_s, dtype=np.float64)
+    cdef const double[::1] b = np.ascontiguousarray(extra_s, dtype=np.float64)
+    cdef const uint8_t[::1] ha = np.ascontiguousarray(kink_hard, dtype=np.uint8)
+    cdef const uint8_t[::1] hb = np.ascontiguousarray(extra_hard, dtype=np.uint8)
+    cdef Py_ssize_t n = a.shape[0], m = b.shape[0], i = 0, j = 0, k = 0
+    if n < 2 or ha.shape[0] != n or hb.shape[0] != m:
+        raise ValueError("kink_s needs two rows or more, and one hard flag for each instant")
+    if (np.diff(kink_s) < 0).any() or (np.diff(extra_s) < 0).any():
+        raise ValueError("instants are not sorted")
+    if m and (b[0] < a[0] or b[m - 1] > a[n - 1]):
+        raise ValueError(f"extra_s {b[0]}..{b[m - 1]} s outside the profile {a[0]}..{a[n - 1]} s")
+    out = np.empty(n + m)
+    cdef double[::1] o = out
+    cdef double t, tick, last = -1e300
+    cdef uint8_t hard, last_hard = 0
+    with nogil:
+        # invariant: o[:k] is sorted, and its ticks differ
+        while i < n or j < m:
+            if j >= m or (i < n and a[i] <= b[j]):
+                t = a[i]
+                hard = ha[i]
+                i += 1
+            else:
+                t = b[j]
+                hard = hb[j]
+                j += 1
+            tick = _ticks(t)
+            if tick - last >= least_ticks or (hard and last_hard and tick > last):
+                o[k] = t
+                k += 1
+            elif hard and not last_hard:
+                o[k - 1] = t
+            else:
+                continue
+            last = tick
+            last_hard = hard
+    return out[:k].copy()
+
+
+cdef Py_ssize_t _subdivide(
+    const double* cut, Py_ssize_t n_cut,
+    const double* pt, const double* ps, const double* pv, const double* pa, Py_ssize_t m,
+    double longest, double dwell, double* t, double* s, double* v,
+) noexcept nogil:
+    """Split spans into equal parts and evaluate the profile; counts only when t is NULL."""
+    cdef Py_ssize_t i, j, parts, k = 0, p = 0
+    cdef double dt = 0.0, now, tau
+    # invariant: phase p holds the instant last written; it never steps back
+    for i in range(n_cut):
+        parts = 1
+        if i > 0:
+            dt = cut[i] - cut[i - 1]
+            while p < m - 1 and pt[p + 1] <= cut[i - 1]:
+                p += 1
+            tau = dwell if pv[p] == 0.0 and pa[p] == 0.0 else longest
+            parts = <Py_ssize_t>ceil(dt / tau - 1e-9)
+            if parts < 1:
+                parts = 1
+        if t == NULL:
+            k += parts
+            continue
+        for j in range(parts):
+            now = cut[i] if j == parts - 1 else cut[i - 1] + dt * (j + 1) / parts
+            while p < m - 1 and pt[p + 1] < now:
+                p += 1
+            if now >= pt[p + 1]:
+                s[k] = ps[p + 1]
+                v[k] = pv[p + 1]
+            else:
+                tau = now - pt[p]
+                s[k] = least(ps[p] + tau * (pv[p] + 0.5 * pa[p] * tau), ps[p + 1])
+                v[k] = most(pv[p] + pa[p] * tau, 0.0)
+            t[k] = now
+            k += 1
+    return k
+
+
+def subdivide(
+    cut_s, phase_t_s, phase_s_mm, phase_v_mm_s, phase_a_mm_s2, double longest_s,
+    double longest_dwell_s,
+):
+    """Instants of all segment ends: cuts, and equal parts where cuts lie too far apart.
+
+    Returns t_s, s_mm, v_mm_s, each (k,): the first row is the start of the first segment.
+    """
+    cdef const double[::1] c = np.ascontiguousarray(cut_s, dtype=np.float64)
+    cdef const double[::1] pt = np.ascontiguousarray(phase_t_s, dtype=np.float64)
+    cdef const double[::1] ps = np.ascontiguousarray(phase_s_mm, dtype=np.float64)
+    cdef const double[::1] pv = np.ascontiguousarray(phase_v_mm_s, dtype=np.float64)
+    cdef const double[::1] pa = np.ascontiguousarray(phase_a_mm_s2, dtype=np.float64)
+    cdef Py_ssize_t n = c.shape[0], m = pa.shape[0], k
+    if n < 2 or m < 1 or pt.shape[0] != m + 1 or ps.shape[0] != m + 1 or pv.shape[0] != m + 1:
+        raise ValueError("cut_s needs two rows, and phases one kink more than accelerations")
+    if not (longest_s > 0.0 and longest_dwell_s > 0.0):
+        raise ValueError(f"longest_s {longest_s}, longest_dwell_s {longest_dwell_s}: above 0")
+    k = _subdivide(&c[0], n, &pt[0], &ps[0], &pv[0], &pa[0], m, longest_s, longest_dwell_s,
+                   NULL, NULL, NULL)
+    t_out, s_out, v_out = np.empty(k), np.empty(k), np.empty(k)
+    cdef double[::1] t = t_out, s = s_out, v = v_out
+    with nogil:
+        _subdivide(&c[0], n, &pt[0], &ps[0], &pv[0], &pa[0], m, longest_s, longest_dwell_s,
+                   &t[0], &s[0], &v[0])
+    return t_out, s_out, v_out
+
+
+def place(points_mm, move_s_mm, s_mm, steps_per_mm, origin_mm):
+    """Axis positions in whole steps at path lengths ``s_mm`` (sorted).
+
+    Each is round((position - origin) * steps_per_mm) of the position itself, so no rounding
+    is carried on; at a corner the position is the corner.
+    Returns steps (k, 3) int64 and move (k,) int64: the move that ends at or holds each point.
+    """
+    cdef const double[:, ::1] xyz = np.ascontiguousarray(points_mm, dtype=np.float64)
+    cdef const double[::1] ms = np.ascontiguousarray(move_s_mm, dtype=np.float64)
+    cdef const double[::1] s = np.ascontiguousarray(s_mm, dtype=np.float64)
+    cdef const double[::1] spm = np.ascontiguousarray(steps_per_mm, dtype=np.float64)
+    cdef const double[::1] zero = np.ascontiguousarray(origin_mm, dtype=np.float64)
+    cdef Py_ssize_t n = ms.shape[0] - 1, k = s.shape[0], i, m = 0, ax
+    if n < 1 or xyz.shape[0] != n + 1 or xyz.shape[1] != 3:
+        raise ValueError("points_mm and move_s_mm differ in rows")
+    if spm.shape[0] != 3 or zero.shape[0] != 3:
+        raise ValueError("steps_per_mm and origin_mm need 3 values each")
+    steps_out, move_out = np.empty((k, 3), dtype=np.int64), np.empty(k, dtype=np.int64)
+    cdef int64_t[:, ::1] steps = steps_out
+    cdef int64_t[::1] move = move_out
+    cdef double f, x
+    with nogil:
+        # invariant: ms[m] < s[i] <= ms[m + 1], but for the very start
+        for i in range(k):
+            while m < n - 1 and ms[m + 1] < s[i]:
+                m += 1
+            f = (s[i] - ms[m]) / most(ms[m + 1] - ms[m], TINY)
+            for ax in range(3):
+                x = xyz[m, ax] + f * (xyz[m + 1, ax] - xyz[m, ax])
+                if s[i] >= ms[m + 1]:
+                    x = xyz[m + 1, ax]
+                elif s[i] <= ms[m]:
+                    x = xyz[m, ax]
+                steps[i, ax] = <int64_t>(((x - zero[ax]) * spm[ax] + ROUND) - ROUND)
+            move[i] = m
+    return steps_out, move_out
+
+
+def pack_segments(
+    t_s, s_mm, v_mm_s, steps, power, nominal_mm_s, flags, out, int most_steps, int most_ticks
+):
+    """Write SEGMENT rows (22 bytes each) between consecutive instants.
+
+    Parameters
+    ----------
+    t_s, s_mm, v_mm_s : (k + 1,)   instants, path length, speed
+    steps : (k + 1, 3) int64       axis positions
+    power : (k + 1,) uint16        commanded power at each instant, 1/65535
+    nominal_mm_s : (k,)            nominal speed of each segment, for ``end_speed``
+    flags : (k,) uint8
+    out : (k, 22) uint8            the array's bytes, written in place
+
+    Raises ValueError when a step delta or a duration does not fit its field.
+    """
+    cdef const double[::1] t = t_s, s = s_mm, v = v_mm_s, nominal = nominal_mm_s
+    cdef const int64_t[:, ::1] st = steps
+    cdef const uint16_t[::1] pw = power
+    cdef const uint8_t[::1] fl = flags
+    cdef uint8_t[:, ::1] o = out
+    cdef Py_ssize_t k = fl.shape[0], i, ax, bad = -1
+    if (t.shape[0] != k + 1 or s.shape[0] != k + 1 or v.shape[0] != k + 1 or k < 1
+            or st.shape[0] != k + 1 or st.shape[1] != 3 or pw.shape[0] != k + 1
+            or nominal.shape[0] != k or o.shape[0] != k or o.shape[1] != 22):
+        raise ValueError("rows of the segment columns differ")
+    cdef Segment* row
+    cdef double ratio, ds
+    cdef int64_t d, ticks
+    with nogil:
+        # invariant: rows before i are written; ``bad`` is the last row that did not fit
+        for i in range(k):
+            row = <Segment*>&o[i, 0]
+            ticks = <int64_t>_ticks(t[i + 1]) - <int64_t>_ticks(t[i])
+            if ticks < 1 or ticks > most_ticks:
+                bad = i
+            for ax in range(3):
+                d = st[i + 1, ax] - st[i, ax]
+                if d > most_steps or d < -most_steps:
+                    bad = i
+                row.steps[ax] = <int16_t>(d & 0xFFFF)
+                row.steps[ax + 3] = 0
+            ds = s[i + 1] - s[i]
+            ratio = 32768.0
+            if ds > 0.0:
+                ratio = least(v[i] * (t[i + 1] - t[i]) / ds * 32768.0, 65535.0)
+            row.start_ratio = <uint16_t>(ratio + 0.5) if ratio < 65535.0 else 65535
+            row.end_power = pw[i + 1]
+            ratio = least(v[i + 1] / most(nominal[i], TINY) * 32768.0, 65535.0)
+            row.end_speed = <uint16_t>(ratio + 0.5) if ratio < 65535.0 else 65535
+            row.ticks_lo = <uint16_t>(ticks & 0xFFFF)
+            row.ticks_hi = <uint8_t>((ticks >> 16) & 0xFF)
+            row.flags = fl[i]
+    if bad >= 0:
+        raise ValueError(
+            f"segment {bad} at {t[bad]:.6f} s does not fit: at most {most_steps} steps and "
+            f"1 to {most_ticks} ticks"
+        )

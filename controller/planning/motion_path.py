@@ -1,0 +1,240 @@
+"""Tracks to one path: run-up, emission, overrun, travel and lifts, move by move.
+
+The path starts where homing leaves the axes (every axis at the least end of its range) and
+ends lifted above the part. Positions are machine coordinates in mm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+import numpy as np
+
+from controller.config import Cell
+from controller.errors import PlanError
+from controller.model import Track, TrackKind
+from controller.recipes import Recipe, TrackSettings
+
+# a corner this sharp (177.4 degrees or more) is a reversal: speed would touch zero with the
+# gate open, so the bead is planned as two
+REVERSAL_COS = -0.999
+RUN_UP_SPARE_MM = 0.01
+LEAST_MOVE_MM = 1e-7  # corners nearer than this are one point; a step is 2500 times longer
+
+
+class Role(IntEnum):
+    """What a move is for."""
+
+    TRAVEL = 0
+    RUN_UP = 1
+    EMIT = 2
+    OVERRUN = 3
+
+
+# one row a bead: an unbroken emission along the path
+BEAD_ROW = np.dtype(
+    [
+        ("layer", "<i4"),
+        ("kind", "<i4"),
+        ("run_up_move", "<i8"),  # first move of the run-up
+        ("first_move", "<i8"),  # first move with the gate open
+        ("end_move", "<i8"),  # one past the last move with the gate open
+        ("power_w", "<f8"),
+        ("floor_w", "<f8"),
+        ("speed_mm_s", "<f8"),
+        ("ramp_in_mm", "<f8"),
+        ("ramp_out_mm", "<f8"),
+        ("powder_g_min", "<f8"),
+        ("carrier_l_min", "<f8"),
+        ("shield_l_min", "<f8"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class MovePath:
+    """A polyline with a speed limit and a purpose for each move."""
+
+    points_mm: np.ndarray  # (n + 1, 3) float64
+    speed_mm_s: np.ndarray  # (n,) float64: limit, and nominal speed for the power law
+    role: np.ndarray  # (n,) uint8, Role
+    beads: np.ndarray  # (k,) BEAD_ROW
+    power_law: str  # name of g in P = Pmin + (Pset - Pmin) g(v / F)
+
+
+def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Speed and planned acceleration of X, Y, Z: mm/s and mm/s2, (3,) each.
+
+    Acceleration is the share that leaves room for hold and override by time scaling.
+    """
+    axes = cell.motion.axes[:3]
+    speed = np.array([a.speed_mm_s for a in axes])
+    accel = np.array([a.accel_mm_s2 for a in axes]) * cell.motion.plan_share
+    return speed, accel
+
+
+def run_up_mm(direction: np.ndarray, speed_mm_s: float, cell: Cell) -> float:
+    """Length of the straight way before a bead on which full speed is reached.
+
+    v^2 / 2a along ``direction`` (unit vector), and the way covered while the source's
+    latencies and jitters pass, so that power and gate are commanded at full speed already.
+    """
+    axis_speed, axis_accel = axis_limits(cell)
+    share = np.maximum(np.abs(direction), 1e-30)
+    v = min(speed_mm_s, float((axis_speed / share).min()))
+    a = min(
+        cell.motion.total_accel_mm_s2 * cell.motion.plan_share, float((axis_accel / share).min())
+    )
+    laser = cell.laser
+    ahead_s = max(
+        laser.gate_latency_s + laser.gate_jitter_s, laser.power_latency_s + laser.power_jitter_s
+    )
+    return v * v / (2.0 * a) + v * ahead_s + RUN_UP_SPARE_MM
+
+
+def distinct_points(points_mm: np.ndarray, where: str) -> np.ndarray:
+    """A track's points without repeats. Raises PlanError for NaN and for no length."""
+    points = np.asarray(points_mm, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise PlanError(f"{where}: points of shape {points.shape}, needed (n, 3) in mm")
+    if not np.isfinite(points).all():
+        bad = int(np.argmax(~np.isfinite(points).all(axis=1)))
+        raise PlanError(f"{where}: point {bad} is {points[bad].tolist()} mm, not finite")
+    # kept points only are compared, so that many tiny steps cannot add up to a lost bead
+    gaps = np.abs(np.diff(points, axis=0)).max(axis=1, initial=0.0)
+    if len(points) > 1 and (gaps <= LEAST_MOVE_MM).any():
+        kept = [points[0]]
+        for point in points[1:]:
+            if np.abs(point - kept[-1]).max() > LEAST_MOVE_MM:
+                kept.append(point)
+        points = np.array(kept)
+    if len(points) < 2:
+        raise PlanError(f"{where}: the bead has no length (all points within {LEAST_MOVE_MM} mm)")
+    return points
+
+
+def split_at_reversals(points: np.ndarray) -> list[np.ndarray]:
+    """Pieces of a polyline between its reversals."""
+    if len(points) < 3:
+        return [points]
+    unit = np.diff(points, axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = np.einsum("ij,ij->i", unit[1:], unit[:-1])
+    cuts = [0, *(int(i) + 1 for i in np.flatnonzero(cosine < REVERSAL_COS)), len(points) - 1]
+    return [points[a : b + 1] for a, b in pairwise(cuts)]
+
+
+class _Builder:
+    """Appends moves; knows where the nozzle is."""
+
+    def __init__(self, start_mm: np.ndarray) -> None:
+        self.chunks: list[np.ndarray] = [start_mm.reshape(1, 3)]
+        self.speeds: list[np.ndarray] = []
+        self.roles: list[np.ndarray] = []
+        self.at_mm = start_mm
+        self.n_moves = 0
+
+    def line(self, points: np.ndarray, speed_mm_s: float, role: Role) -> None:
+        """Moves to each of ``points`` (n, 3) in turn."""
+        n = len(points)
+        self.chunks.append(points)
+        self.speeds.append(np.full(n, speed_mm_s))
+        self.roles.append(np.full(n, role, dtype=np.uint8))
+        self.at_mm = points[-1]
+        self.n_moves += n
+
+    def travel(self, points: Sequence[np.ndarray], speed_mm_s: float) -> None:
+        """Gate-off moves; those of no length are left out."""
+        for point in points:
+            if np.abs(point - self.at_mm).max() > LEAST_MOVE_MM:
+                self.line(np.asarray(point, dtype=np.float64).reshape(1, 3), speed_mm_s,
+                          Role.TRAVEL)  # fmt: skip
+
+
+def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
+    """The whole build's path. Raises PlanError naming track, axis, value and limit.
+
+    Between tracks of one layer the nozzle travels at the layer's height; between layers, on
+    the way from home and at the end it goes ``travel_lift`` above the higher layer.
+    """
+    if not tracks:
+        raise PlanError("no tracks: nothing to deposit")
+    if cell.motion.kinematics != "xyz":
+        raise PlanError(
+            f"cell {cell.name!r}: motion.kinematics {cell.motion.kinematics!r} cannot be "
+            "planned yet, only xyz"
+        )
+    home = np.array([a.range_mm[0] for a in cell.motion.axes[:3]])
+    travel_mm_s, lift_mm = cell.motion.travel_speed_mm_s, cell.motion.travel_lift_mm
+    settings: dict[tuple[TrackKind, bool], TrackSettings] = {}
+    build = _Builder(home)
+    beads: list[tuple] = []
+    layer = tracks[0].layer
+    clear_mm = max(cell.substrate.top_mm, float(home[2]))  # nothing solid is above this
+    law = recipe.settings_for(TrackKind.HATCH, layer).power_law
+    for number, track in enumerate(tracks):
+        where = f"track {number} of layer {track.layer}"
+        if track.layer < layer:
+            raise PlanError(f"{where}: comes after layer {layer}; tracks are not in order")
+        key = (TrackKind(track.kind), track.layer == 0)
+        if key not in settings:
+            settings[key] = recipe.settings_for(key[0], track.layer)
+        own = settings[key]
+        if own.power_law != law:
+            raise PlanError(f"{where}: power_law {own.power_law!r}, others {law!r}; one a build")
+        points = distinct_points(track.points_mm, where)
+        for piece in split_at_reversals(points):
+            first, last = piece[1] - piece[0], piece[-1] - piece[-2]
+            first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
+            start = piece[0] - first * run_up_mm(first, own.speed_mm_s, cell)
+            end = piece[-1] + last * run_up_mm(last, own.speed_mm_s, cell)
+            if not beads or track.layer != layer:
+                above = max(clear_mm, float(points[:, 2].max()), start[2]) + lift_mm
+                up, over = build.at_mm.copy(), start.copy()
+                up[2] = over[2] = max(above, float(up[2]))
+                build.travel([up, over, start], travel_mm_s)
+            else:
+                build.travel([start], travel_mm_s)
+            run_up_move = build.n_moves
+            build.line(piece[:1], own.speed_mm_s, Role.RUN_UP)
+            first_move = build.n_moves
+            build.line(piece[1:], own.speed_mm_s, Role.EMIT)
+            end_move = build.n_moves
+            build.line(end.reshape(1, 3), own.speed_mm_s, Role.OVERRUN)
+            beads.append((
+                track.layer, int(track.kind), run_up_move, first_move, end_move, own.power_w,
+                own.power_floor_w, own.speed_mm_s, own.ramp_in_mm, own.ramp_out_mm,
+                own.powder_g_min, own.carrier_l_min, own.shield_l_min,
+            ))  # fmt: skip
+            layer = track.layer
+        clear_mm = max(clear_mm, float(points[:, 2].max()))
+    lifted = build.at_mm.copy()
+    lifted[2] = max(float(lifted[2]), clear_mm) + lift_mm
+    build.travel([lifted], travel_mm_s)
+    path = MovePath(
+        points_mm=np.concatenate(build.chunks),
+        speed_mm_s=np.concatenate(build.speeds),
+        role=np.concatenate(build.roles),
+        beads=np.array(beads, dtype=BEAD_ROW),
+        power_law=law,
+    )
+    check_soft_limits(path, cell)
+    return path
+
+
+def check_soft_limits(path: MovePath, cell: Cell) -> None:
+    """Every corner inside the range of every axis; PlanError names axis, mm and move."""
+    names = {Role.TRAVEL: "travel", Role.RUN_UP: "run-up", Role.EMIT: "bead",
+             Role.OVERRUN: "overrun"}  # fmt: skip
+    for column, axis in enumerate(cell.motion.axes[:3]):
+        values = path.points_mm[:, column]
+        low, high = axis.range_mm
+        outside = (values < low) | (values > high)
+        if outside.any():
+            worst = int(np.argmax(np.where(outside, np.maximum(low - values, values - high), 0)))
+            role = names[Role(int(path.role[max(worst - 1, 0)]))]
+            raise PlanError(
+                f"axis {axis.name}: {role} to {values[worst]:.3f} mm, outside {low:g} to "
+                f"{high:g} mm (motion.axes {axis.name} range of cell {cell.name!r})"
+            )

@@ -1,0 +1,142 @@
+"""The whole plan: figures, rows, checks against the cell."""
+
+import json
+
+import numpy as np
+import pytest
+
+from controller.errors import PlanError
+from controller.planning import plan_build
+from tests.unit.planning_cases import (
+    CELL,
+    MATERIAL,
+    RECIPE,
+    TEXTS,
+    Decoded,
+    cell_with,
+    layer_slice,
+    part,
+    plan,
+    small_tracks,
+    track,
+)
+
+KEYS = {
+    "layers", "tracks", "moves", "length_mm", "duration_s", "emission_s", "longest_emission_s",
+    "energy_j", "powder_g", "deposited_g", "volume_mm3", "target_volume_mm3",
+    "deposit_volume_mm3", "max_power_error_w", "beam_position_error_mm", "cost", "warnings", "hash",
+}  # fmt: skip
+
+
+def test_figures_have_every_key_and_go_into_json():
+    figures = plan().figures
+    assert set(figures) == KEYS
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert set(figures["cost"]) == {"powder_usd", "machine_usd", "gas_usd", "total_usd"}
+    assert set(figures["length_mm"]) == {"emission", "travel"}
+
+
+def test_straight_bead_has_the_energy_worked_out_by_hand():
+    # 10 mm at 10 mm/s and 600 W is 600 J, less two ramps from 150 W over 0.8 mm: 2 x 18 J
+    made = plan([track([(140, 145), (150, 145)])])
+    assert made.figures["energy_j"] == pytest.approx(564.0, rel=1e-5)
+    assert made.figures["emission_s"] == pytest.approx(1.0, abs=1e-9)
+    assert made.figures["longest_emission_s"] == pytest.approx(1.0, abs=1e-9)
+    assert made.figures["length_mm"]["emission"] == pytest.approx(10.0)
+    assert made.figures["deposited_g"] == pytest.approx(0.4 * 6.3 / 60.0, rel=0.02)
+
+
+def test_volumes_and_cost_follow_from_their_parts():
+    f = plan().figures
+    assert f["volume_mm3"] == 100.0
+    assert f["target_volume_mm3"] == pytest.approx(2 * 200.0 * 0.55)
+    assert f["deposit_volume_mm3"] == pytest.approx(f["deposited_g"] / 7.91e-3)
+    assert f["cost"]["machine_usd"] == pytest.approx(f["duration_s"] / 3600 * 60)
+    assert f["cost"]["total_usd"] == pytest.approx(
+        f["cost"]["machine_usd"] + f["duration_s"] / 3600 * 6 + f["powder_g"] / 1000 * 60
+    )
+
+
+def test_worst_power_error_is_measured_not_assumed():
+    error = plan().figures["max_power_error_w"]
+    assert 0.0 < error <= 0.5  # 0.05 % of 1 kW; never exactly 0: the wire has 16 bit
+
+
+def test_power_error_figure_notices_a_damaged_segment():
+    from controller.planning import quality
+    from controller.planning.motion_path import build_path
+    from controller.planning.power import solve_gates
+    from controller.planning.profile import MotionLimits, plan_profile
+
+    made = plan()
+    path = build_path(small_tracks(), RECIPE, CELL)
+    profile = plan_profile(path.points_mm, path.speed_mm_s, MotionLimits.of_cell(CELL))
+    profile = profile.after_dwell(made.meta["priming_dwell_s"])
+    gates = solve_gates(path, profile, CELL.laser)
+    broken = made.segments.copy()
+    row = made.tracks[2]
+    broken["end_power"][(row["first_segment"] + row["end_segment"]) // 2] -= 2000  # 30 W
+    curve = quality.CommandCurve(broken, 1000.0)
+    error = quality.max_power_error_w(curve, path, profile, gates, CELL.laser)
+    assert error > 15.0
+
+
+def test_rows_point_into_segments_and_path():
+    made = plan()
+    assert made.figures["tracks"] == len(made.tracks) == 8
+    for row, given in zip(made.tracks, small_tracks(), strict=True):
+        points = made.path_mm[row["first_point"] : row["first_point"] + row["n_points"]]
+        np.testing.assert_array_equal(points, given.points_mm)
+        assert row["length_mm"] == pytest.approx(
+            np.linalg.norm(np.diff(given.points_mm, axis=0), axis=1).sum()
+        )
+    assert made.tracks["energy_j"].sum() == pytest.approx(made.figures["energy_j"])
+    assert made.layers["first_track"].tolist() == [0, 4]
+    assert made.layers["n_tracks"].tolist() == [4, 4]
+    assert made.layers["start_s"][0] == 0.0
+    assert (made.layers["end_s"] <= made.figures["duration_s"]).all()
+    assert made.layers["end_s"][0] == made.layers["start_s"][1]
+
+
+def test_job_starts_at_zero_steps_and_ends_lifted():
+    made = plan()
+    assert made.start_steps.tolist() == [0] * 6
+    end = Decoded(made.segments.tobytes()).end_steps
+    assert end[2] == round((10 + 2 * 0.55 + 2.0) * 400)
+
+
+def test_axis_that_does_not_begin_at_zero_counts_from_its_own_end():
+    moved = cell_with(('range = ["0 mm", "300 mm"]', 'range = ["-20 mm", "300 mm"]'))
+    made = plan(cell=moved)
+    end = Decoded(made.segments.tobytes()).end_steps
+    plain = Decoded(plan().segments.tobytes()).end_steps
+    assert [end[0] - plain[0], end[1] - plain[1], end[2] - plain[2]] == [8000, 8000, 0]
+
+
+def test_emission_longer_than_the_source_allows_is_refused():
+    short = cell_with(('longest_emission = "600 s"', 'longest_emission = "1 s"'))
+    with pytest.raises(PlanError, match=r"1\.2 s of unbroken emission above 1 s"):
+        plan([track([(140, 145), (152, 145)])], cell=short)
+
+
+def test_powder_beyond_the_hopper_is_refused():
+    empty = cell_with(('lot = "SIM-001", mass = "5 kg"', 'lot = "SIM-001", mass = "0.5 g"'))
+    with pytest.raises(PlanError, match=r"powder \d+\.\d g needed, above 0\.5 g of 316L"):
+        plan(cell=empty)
+
+
+def test_track_without_a_slice_is_refused():
+    with pytest.raises(PlanError, match="layer 1 have no slice"):
+        plan_build(small_tracks(), [layer_slice(0)], part(), RECIPE, CELL, MATERIAL, TEXTS)
+
+
+def test_warnings_are_carried_and_made():
+    made = plan(warnings=["recipe outside its window"])
+    assert made.warnings[0] == "recipe outside its window"
+    assert any("deposit_volume" in text for text in made.warnings)
+    assert made.figures["warnings"] == list(made.warnings)
+
+
+def test_bead_that_cannot_open_at_full_speed_is_told():
+    hook = track([(140, 145), (140.004, 145), (140.0, 145.003), (145, 145)])
+    assert any("open below full speed" in text for text in plan([hook]).warnings)
