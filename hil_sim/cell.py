@@ -121,6 +121,7 @@ class SimCell:
             end.on_opened = emulator.opened
             end.on_closed = emulator.closed
         self.world.on_chain = self._chain_changed
+        self.world.on_laser_enabled = self.plant.laser_enabled
         self.motion.set_interlock(self.world.chain_closed)
         offsets = generator(seed, "axes")
         for number, axis in enumerate(cell.axes):

@@ -196,6 +196,7 @@ cdef class Kernel:
     cdef int64_t e_count, e_read
     cdef bint gate_in_source           # gate as the source sees it
     cdef double light_w                # output of the source, now
+    cdef bint shining                  # the source is asked for light, now
     cdef int64_t t_us                  # beam integrated up to here
     cdef double energy_j, emission_s
     # since the last tick
@@ -386,6 +387,7 @@ cdef class Kernel:
         cdef double span = <double>(b_us - a_us), slope, offset, decay, joule
         if 0.5 * (from_w + to_w) < self.threshold_w:
             from_w = to_w = 0.0
+        self.shining = from_w > 0.0 or to_w > 0.0
         if to_w == 0.0 and from_w == 0.0 and self.light_w == 0.0:
             return
         slope = (to_w - from_w) / span
@@ -399,7 +401,7 @@ cdef class Kernel:
         if to_w == 0.0 and self.light_w < 1e-3:
             self.light_w = 0.0
         self.tick_energy_j += joule
-        if from_w > 0.0 or to_w > 0.0:
+        if self.shining:
             self.tick_on_s += span * 1e-6
             if self.tick_on_first_us < 0:
                 self.tick_on_first_us = a_us
@@ -456,8 +458,9 @@ cdef class Kernel:
 
         world.x_mm, world.y_mm, world.z_mm = x, y, z
         world.power_command_w = row.power_command_w
-        world.gate_on = self.last.gate != 0
-        world.emission_w = self.light_w * transmission
+        # devices see neither the tail of the light after the gate nor the gate before its light
+        world.gate_on = self.gate_in_source
+        world.emission_w = self.light_w * transmission if self.shining else 0.0
         world.energy_j, world.emission_s = self.energy_j, self.emission_s
         world.fed_g, world.wasted_g = self.fed_g, self.wasted_g
         world.deposited_g = self.deposited_g

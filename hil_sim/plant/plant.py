@@ -69,7 +69,6 @@ class Plant:
         self.first_emission_us: int | None = None  # first gate edge
         self.on_first_emission: list[Any] = []  # callables, given the instant in us
         self._permitted = False
-        self._enabled = False
         self._in_batch = 0
         self.origin_mm, self.height_cell_mm, self.heights_mm = _height_map(cell)
         densities = [DENSITY_G_MM3.get(h.powder, DENSITY_GUESS_G_MM3) for h in cell.hoppers] + [
@@ -112,9 +111,6 @@ class Plant:
         now_us = self.sim.now_us
         self.catch_up(now_us)
         self.kernel.tick(self.world, self.world.chain_closed)
-        if self.world.laser_enabled != self._enabled:
-            self._enabled = self.world.laser_enabled
-            self.trace.event(now_us, "laser_enabled", on=int(self._enabled))
         self._in_batch += 1
         if self._in_batch == TICKS_PER_BATCH:
             self.flush(now_us)
@@ -123,7 +119,17 @@ class Plant:
         """The safety chain opened or closed: the beam follows in the same instant."""
         now_us = self.sim.now_us
         self.catch_up(now_us)
+        if not closed:
+            self.world.emission_w = 0.0
         self.trace.event(now_us, "chain", closed=int(closed))
+
+    def laser_enabled(self, on: bool) -> None:
+        """The source was told to permit emission, or not to."""
+        now_us = self.sim.now_us
+        self.catch_up(now_us)
+        if not on:
+            self.world.emission_w = 0.0
+        self.trace.event(now_us, "laser_enabled", on=int(on))
 
     def flush(self, now_us: int) -> None:
         """Hand the rows since the last batch to the trace."""

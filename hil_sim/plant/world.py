@@ -22,13 +22,15 @@ OPEN_AIR_PPM = 209_500.0
 class World:
     """Truth of one cell. Lists have one entry a hopper, always two.
 
-    Setting ``estop_ok``, ``door_closed``, ``supply_relay_on`` or ``reset_latched`` evaluates the
-    chain; when it opens or closes, ``on_chain(closed)`` is called before the setter returns.
+    Setting ``laser_enabled`` calls ``on_laser_enabled(on)`` when it changes. Setting
+    ``estop_ok``, ``door_closed``, ``supply_relay_on`` or ``reset_latched`` evaluates the chain;
+    when it opens or closes, ``on_chain(closed)`` is called before the setter returns.
     """
 
     __slots__ = (
         "_door_closed",
         "_estop_ok",
+        "_laser_enabled",
         "_reset_latched",
         "_supply_relay_on",
         "back_reflection",
@@ -56,12 +58,12 @@ class World:
         "hopper_mass_g",
         "hopper_set_g_min",
         "hopper_stalled",
-        "laser_enabled",
         "laser_fault_bits",
         "laser_power_measured_w",
         "laser_temp_deg_c",
         "nozzle_flow_g_min",
         "on_chain",
+        "on_laser_enabled",
         "optics_transmission",
         "oxygen_leak_ppm",
         "oxygen_ppm",
@@ -80,7 +82,7 @@ class World:
 
     def __init__(self, cell: CellFile) -> None:
         # Told by the host through a device
-        self.laser_enabled: bool = False  # emission enabled at the source (IPG: EMON)
+        self._laser_enabled = False
         self.hopper_set_g_min: list[float] = [0.0, 0.0]
         self.diverter_to_nozzle: bool = False  # else the powder goes to the waste bottle
         self.carrier_set_l_min: float = 0.0
@@ -92,8 +94,8 @@ class World:
         self.rated_power_w: float = cell.rated_power_w
         self.threshold_power_w: float = cell.threshold_power_w
         self.power_command_w: float = 0.0  # analog output of the motion controller, now
-        self.gate_on: bool = False  # gate output of the motion controller, now
-        self.emission_w: float = 0.0  # at the workpiece, now
+        self.gate_on: bool = False  # at the source: the gate output, a latency later
+        self.emission_w: float = 0.0  # at the workpiece, now; 0 in the gate's short tail
         self.emission_s: float = 0.0  # since power-up
         self.energy_j: float = 0.0  # at the workpiece, since power-up
         self.laser_power_measured_w: float = 0.0  # the source's own photodiode
@@ -133,13 +135,28 @@ class World:
         self.bead_width_mm: float = 0.0
         self.pool_temp_deg_c: float = AMBIENT_DEG_C
 
-        # Safety chain (hardware)
+        # Who is told at the instant itself: the beam ends there, not at the next step
+        self.on_laser_enabled: Callable[[bool], None] | None = None
         self.on_chain: Callable[[bool], None] | None = None
+
+        # Safety chain (hardware)
         self._estop_ok = True
         self._door_closed = True
         self._supply_relay_on = True
         self._reset_latched = False
         self.chain_closed: bool = True
+
+    @property
+    def laser_enabled(self) -> bool:
+        """Emission enabled at the source (IPG: EMON)."""
+        return self._laser_enabled
+
+    @laser_enabled.setter
+    def laser_enabled(self, on: bool) -> None:
+        if on != self._laser_enabled:
+            self._laser_enabled = bool(on)
+            if self.on_laser_enabled is not None:
+                self.on_laser_enabled(self._laser_enabled)
 
     @property
     def estop_ok(self) -> bool:
