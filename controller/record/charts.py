@@ -15,7 +15,7 @@ from controller.record.reader import Record
 
 INK, MUTED, FAINT = "#1d2733", "#5c6875", "#d5dae0"
 SET, MEASURED, SECOND = "#8a94a0", "#1f5fa8", "#b0562c"
-MARK_COLOUR = {"A": "#b3261e", "O": "#7a4fa3", "H": "#9a6a00", "X": "#b3261e"}
+MARK_COLOUR = {"bad": "#a1201a", "odd": "#9a6a00"}
 COLUMNS = 900
 SETTLED_S = 0.15  # the source's own power reading follows the beam by up to that
 
@@ -26,6 +26,7 @@ class Mark:
 
     tag: str  # "A1": alarm, "O2": override, "H1": hold or resume, "X1": stop or abort
     t_s: float
+    level: str  # "bad", "odd" or "neutral", as in the list
 
 
 @dataclass(frozen=True)
@@ -229,17 +230,17 @@ def _layers(ax: Any, rows: np.ndarray, t: np.ndarray) -> None:
 
 def _marks(ax: Any, marks: list[Mark], unit_s: float, tags: bool) -> None:
     low, high = ax.get_xlim()
-    row_end = [-np.inf, -np.inf, -np.inf]
+    row_end = [-np.inf, -np.inf]
     for mark in marks:
         x = mark.t_s / unit_s
         if not low <= x <= high:
             continue
-        colour = MARK_COLOUR.get(mark.tag[0], MUTED)
-        ax.axvline(x, color=colour, lw=0.8, ls=(0, (3, 2)), zorder=4)
+        colour = MARK_COLOUR.get(mark.level, MUTED)
+        ax.axvline(x, color=colour, lw=0.8 if len(marks) < 20 else 0.5, ls=(0, (3, 2)), zorder=4)
         if not tags:
             continue
         # tags that would overlap go a row higher; with all rows taken the line stands alone
-        row = next((r for r in range(3) if x >= row_end[r]), None)
+        row = next((r for r in range(2) if x >= row_end[r]), None)
         if row is not None:
             row_end[row] = x + 0.028 * (high - low)
             ax.annotate(mark.tag, (x, 1.0), xycoords=("data", "axes fraction"),

@@ -112,7 +112,7 @@ def make_content(
         simulated=bool(header.get("simulated")),
         state=(record.state or "UNKNOWN", STATE_LEVEL.get(record.state, BAD)),
         seal=_seal_badge(verification),
-        seal_lines=[verification.verdict, *verification.problems[:4], *verification.notes[:2]],
+        seal_lines=_seal_lines(verification),
         figures=_figures(summary),
         figure_notes=notes + _figure_notes(summary),
         has_truth=summary["truth"] is not None,
@@ -134,6 +134,12 @@ def _seal_badge(v: Verification) -> tuple[str, str]:
     if not v.complete:
         return f"SEALED TO {v.sealed_until_s:g} s", ODD
     return "SEALED", GOOD
+
+
+def _seal_lines(v: Verification) -> list[str]:
+    n = len(v.problems)
+    first = v.verdict if v.ok else f"damaged: {n} problem{'s' if n != 1 else ''}"
+    return [first, *v.problems[:20], *v.notes[:4]]
 
 
 def _figures(summary: dict[str, Any]) -> list[FigureRow]:
@@ -203,7 +209,12 @@ def _groups(
     extents = part.get("extents_mm")
     build = [
         ("Part", str(part.get("name") or "–")),
-        ("Model file", f"{part.get('source_name') or '–'} ({part.get('units') or '?'})"),
+        (
+            "Model file",
+            f"{part['source_name']} ({part.get('units') or '?'})"
+            if part.get("source_name")
+            else "–",
+        ),
         ("Size", " × ".join(f"{v:.1f}" for v in extents) + " mm" if extents else "–"),
         ("Cell", str(h.get("cell_title") or h.get("cell") or "–")),
         ("Recipe", str(h.get("recipe") or (plan.meta.get("recipe") if plan else "") or "–")),
@@ -216,7 +227,11 @@ def _groups(
         build.append(("Scenario", str(h["scenario"])))
     if h.get("seed") is not None:
         build.append(("Seed, time", f"{h['seed']}, {h.get('time') or '–'}"))
-    groups = [("Build", build)]
+    groups = [("Build", [(k, v) for k, v in build if v != "–"])]
+    deviations = h.get("deviations") or []
+    if deviations:
+        rows = [(str(k + 1), str(text)) for k, text in enumerate(deviations)]
+        groups.append(("Deviations from the approved set", rows))
     materials = [
         (f"Hopper {m.get('hopper', k + 1)}",
          f"{m.get('powder', '?')}, lot {m.get('lot', '?')}"
@@ -226,6 +241,9 @@ def _groups(
     ]  # fmt: skip
     if materials:
         groups.append(("Materials", materials))
+    software = [(str(k), str(v)) for k, v in (h.get("software") or {}).items()]
+    software.append(("report by", f"lmd-controller {__version__}"))
+    groups.append(("Software", software))
     devices = []
     for role, device in (h.get("devices") or {}).items():
         if isinstance(device, dict):
@@ -236,13 +254,6 @@ def _groups(
             devices.append((str(role), ", ".join(words)))
     if devices:
         groups.append(("Devices", devices))
-    deviations = h.get("deviations") or []
-    if deviations:
-        rows = [(str(k + 1), str(text)) for k, text in enumerate(deviations)]
-        groups.append(("Deviations from the approved set", rows))
-    software = [(str(k), str(v)) for k, v in (h.get("software") or {}).items()]
-    software.append(("report by", f"lmd-controller {__version__}"))
-    groups.append(("Software", software))
     final = record.final or {}
     job = final.get("job") or {}
     hashes = [
@@ -266,14 +277,14 @@ def _log(record: Record) -> tuple[list[LogRow], list[Mark]]:
         if event.kind not in LISTED:
             continue
         tag = _TAG.get(event.kind, "")
+        text, level = _say(event)
         if event.kind == "state" and event.data.get("new") in ("ABORTING", "STOPPING"):
             tag = "X"
         t_s = event.t_us * 1e-6
         if tag:
             count[tag] = count.get(tag, 0) + 1
             tag = f"{tag}{count[tag]}"
-            marks.append(Mark(tag, t_s))
-        text, level = _say(event)
+            marks.append(Mark(tag, t_s, level))
         rows.append(LogRow(tag, t_s, event.kind, text, level))
     return rows, marks
 

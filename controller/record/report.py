@@ -33,6 +33,7 @@ HTML_FILE, PDF_FILE = "report.html", "report.pdf"
 PAGE_IN = (8.27, 11.69)  # A4
 REPORT_BEADS = 25_000
 LOG_ROWS = 21
+MEASURE_DPI = 720  # hinting at 72 dpi makes small letters seem narrower than they print
 # IEC 60073: green normal, yellow abnormal, red danger; each with a second cue, a sign
 BADGE = {
     GOOD: ("#e3f1e6", "#1d6b35", "✓"),
@@ -89,7 +90,7 @@ class Letters:
         self._known: set[int] = set()  # for membership only
         for family in families:
             self._known.update(get_font(findfont(family)).get_charmap())
-        self._renderer = RendererAgg(10, 10, 72)
+        self._renderer = RendererAgg(10, 10, MEASURE_DPI)
         self._font = FontProperties
 
     def clean(self, text: str) -> str:
@@ -102,7 +103,7 @@ class Letters:
         font = self._font(size=size_pt, weight=weight)
         if mono:
             font = self._font(family="DejaVu Sans Mono", size=size_pt, weight=weight)
-        return self._renderer.get_text_width_height_descent(text, font, False)[0] / 72
+        return self._renderer.get_text_width_height_descent(text, font, False)[0] / MEASURE_DPI
 
     def fit(self, text: str, width_in: float, size_pt: float, **font: Any) -> str:
         """The text, shortened with an ellipsis to ``width_in``."""
@@ -215,7 +216,10 @@ class _Page:
             x = self.badge(x, 0.42, f"{sign} {word}".strip(), fill, ink) - 0.10
         if content.simulated:
             x = self.badge(x, 0.42, SIMULATED[2], SIMULATED[0], SIMULATED[1]) - 0.10
-        self.text(left, 0.62, content.title, 16, weight="bold", width=x - left - 0.1)
+        room = x - left - 0.1
+        needed = self.letters.width_in(self.letters.clean(content.title), 16, "bold")
+        size = max(10.5, min(16.0, 16 * room / max(needed, 0.1)))
+        self.text(left, 0.62, content.title, size, weight="bold", width=room)
         self.text(left, 0.84, f"Build record   ·   {content.subtitle}", 8.5, color=MUTED,
                   width=right - left)  # fmt: skip
         self.line(left, right, 0.93, INK, 1.0)
@@ -249,13 +253,13 @@ def _first_page(content: Content, letters: Letters) -> _Page:
     page = _Page(content, letters, 1)
     left, right = 0.55, PAGE_IN[0] - 0.55
     half = (right - left - 0.25) / 2
-    _pictures(page.figure, content, [page.axes(left, 1.32, half, 2.75),
-                                     page.axes(left + half + 0.25, 1.32, half, 2.75)],
-              [page.axes(left + 0.6, 4.22, half - 1.2, 0.09),
-               page.axes(left + half + 0.85, 4.22, half - 1.2, 0.09)])  # fmt: skip
+    _pictures(page.figure, content, [page.axes(left, 1.28, half, 2.42),
+                                     page.axes(left + half + 0.25, 1.28, half, 2.42)],
+              [page.axes(left + 0.6, 3.80, half - 1.2, 0.09),
+               page.axes(left + half + 0.85, 3.80, half - 1.2, 0.09)])  # fmt: skip
     page.text(left, 1.20, "As planned, by layer", 9, weight="bold")
     page.text(left + half + 0.25, 1.20, "As executed, by measured laser power", 9, weight="bold")
-    y = _figure_table(page, content, left, right, 4.98)
+    y = _figure_table(page, content, left, right, 4.46)
     for note in content.figure_notes[:4]:
         page.text(left, y, note, 7.3, color=MUTED, width=right - left)
         y += 0.145
@@ -358,24 +362,25 @@ def _group_columns(page: _Page, content: Content, left: float, right: float, top
                       weight="bold" if k == 0 else "normal")  # fmt: skip
         bottom -= height + 0.28
     width = (right - left - 0.35) / 2
-    columns = [groups[:1], groups[1:]]
-    for k, column in enumerate(columns):
-        x, y = left + k * (width + 0.35), top
-        for title, rows in column:
-            if y + 0.3 > bottom:
+    at = [top, top]
+    for title, rows in groups:
+        k = 0 if at[0] <= at[1] else 1  # the shorter column takes the next group
+        x = left + k * (width + 0.35)
+        if at[k] + 0.40 > bottom:
+            page.text(left, bottom + 0.02, f"{title} and what follows: in the HTML report", 7,
+                      color=MUTED)  # fmt: skip
+            break
+        page.heading(x, at[k], title, width)
+        at[k] += 0.06
+        for n, (key, value) in enumerate(rows):
+            at[k] += 0.155
+            if at[k] + 0.155 > bottom and n + 1 < len(rows):
+                page.text(x + 0.05, at[k], f"… {len(rows) - n} more in the HTML report", 7,
+                          color=MUTED)  # fmt: skip
                 break
-            page.heading(x, y, title, width)
-            y += 0.06
-            for key, value in rows:
-                if y + 0.155 > bottom:
-                    page.text(x + 0.05, y + 0.12, "… (whole list in the HTML report)", 7,
-                              color=MUTED)  # fmt: skip
-                    y = bottom
-                    break
-                y += 0.155
-                page.text(x + 0.05, y, key, 7.3, color=MUTED, width=0.95)
-                page.text(x + 1.05, y, value, 7.5, width=width - 1.05)
-            y += 0.26
+            page.text(x + 0.05, at[k], key, 7.3, color=MUTED, width=0.95)
+            page.text(x + 1.05, at[k], value, 7.5, width=width - 1.05)
+        at[k] += 0.26
 
 
 def _second_page(content: Content, letters: Letters) -> _Page:
@@ -384,9 +389,16 @@ def _second_page(content: Content, letters: Letters) -> _Page:
     page.text(left, 1.18, "Process", 9, weight="bold")
     page.text(left + 0.62, 1.18, "line: mean, band: range of each column; shading: every other "
               "layer", 7, color=MUTED)  # fmt: skip
-    axes = [page.axes(left + 0.32, 1.52 + k * 1.16, right - left - 0.74, 1.06) for k in range(5)]
-    draw_strips(axes, content.record, content.marks)
-    _log_table(page, content, left, right, 7.72)
+    # the list takes what it needs, the charts take the rest
+    n_lines = min(max(len(content.log), 1), LOG_ROWS) + (len(content.log) > LOG_ROWS)
+    list_top = PAGE_IN[1] - 0.84 - 0.152 * n_lines
+    pitch = (list_top - 0.62 - 1.52) / 5
+    axes = [
+        page.axes(left + 0.32, 1.52 + k * pitch, right - left - 0.74, pitch - 0.10)
+        for k in range(5)
+    ]
+    draw_strips(axes, content.record, content.marks, content.plan)
+    _log_table(page, content, left, right, list_top)
     return page
 
 
@@ -438,20 +450,20 @@ def _html(content: Content, letters: Letters) -> str:
 def _pictures_svg(content: Content) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.4, 4.4), facecolor="none")
+    figure = Figure(figsize=(8.2, 3.5), facecolor="none")
     axes = [figure.add_axes((k * 0.5 + 0.005, 0.17, 0.49, 0.75)) for k in range(2)]
     bars = [figure.add_axes((k * 0.5 + 0.10, 0.10, 0.30, 0.022)) for k in range(2)]
     _pictures(figure, content, axes, bars)
     for k, title in enumerate(("As planned, by layer", "As executed, by measured laser power")):
-        figure.text(k * 0.5 + 0.005, 0.96, title, fontsize=10, weight="bold", color=INK)
+        figure.text(k * 0.5 + 0.005, 0.96, title, fontsize=9, weight="bold", color=INK)
     return _svg(figure, "The part as planned and as executed", 160)
 
 
 def _charts_svg(content: Content) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.4, 8.0), facecolor="none")
-    axes = [figure.add_axes((0.045, 0.055 + (4 - k) * 0.184, 0.905, 0.168)) for k in range(5)]
+    figure = Figure(figsize=(8.2, 7.0), facecolor="none")
+    axes = [figure.add_axes((0.055, 0.06 + (4 - k) * 0.181, 0.885, 0.163)) for k in range(5)]
     draw_strips(axes, content.record, content.marks, content.plan)
     return _svg(figure, "Strip charts of the process", 110)
 

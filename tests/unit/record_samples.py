@@ -159,7 +159,9 @@ def telemetry_rows(plan: BuildPlan, n_rows: int | None = None, lead_s: float = 4
     wave = np.sin(t_us * 3e-6)
     track = np.clip(np.searchsorted(plan.tracks["first_segment"], index, "right") - 1, 0, None)
     values = {
-        "speed_mm_s": np.where(gate, SPEED_MM_S + 0.2 * wave, np.where(running, 30.0, 0.0)),
+        "speed_mm_s": np.where(
+            gate, plan.tracks["speed_mm_s"][track] + 0.2 * wave, np.where(running, 30.0, 0.0)
+        ),
         "power_set_w": np.where(running, POWER_W, 0.0),
         "power_commanded_w": power,
         "power_measured_w": power * (1 + 0.004 * wave),
