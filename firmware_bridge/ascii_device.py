@@ -99,8 +99,7 @@ class AsciiLine:
         self._wire: Wire | None = None
         self._future: asyncio.Future[str] | None = None
         self._buffer = b""
-        self._last_rx_s = 0.0
-        self._error_at_s: float | None = None
+        self._error_at_s: float | None = None  # or of the last byte since
         self._failures = 0
 
     @property
@@ -124,9 +123,16 @@ class AsciiLine:
             wire.close()
 
     async def ask(
-        self, command: bytes, matches: Callable[[str], Any], *, urgent: bool = False
+        self,
+        command: bytes,
+        matches: Callable[[str], Any],
+        *,
+        urgent: bool = False,
+        still: Callable[[], bool] | None = None,
     ) -> Any:
         """Send a command; returns what ``matches`` made of the whole reply. DeviceError else.
+
+        ``still``: asked right before sending; False withdraws the command.
 
         ``urgent``: the bytes leave now, whatever is under way or waited for; the command is
         then repeated in good order to get its answer.
@@ -136,6 +142,9 @@ class AsciiLine:
         async with self._lock:
             if self._error_at_s is not None:
                 await self._recover()
+            if still is not None and not still():
+                said = command[:-1].decode()
+                raise DeviceError(f"{self.name}: {said} withdrawn: overtaken by an urgent command")
             return await self._exchange(command, matches)
 
     async def _exchange(self, command: bytes, matches: Callable[[str], Any]) -> Any:
@@ -170,7 +179,6 @@ class AsciiLine:
         return found
 
     def _received(self, data: bytes) -> None:
-        self._last_rx_s = asyncio.get_running_loop().time()
         future = self._future
         if future is None or future.done():
             self.n_refused += 1
@@ -221,7 +229,7 @@ class AsciiLine:
         """Wait for silence, then prove by the probe that no older reply is under way."""
         loop = asyncio.get_running_loop()
         while self._error_at_s is not None:
-            wait_s = max(self._last_rx_s, self._error_at_s) + QUIET_S - loop.time()
+            wait_s = self._error_at_s + QUIET_S - loop.time()
             if wait_s > 1e-6:
                 await asyncio.sleep(wait_s)
                 continue
@@ -268,9 +276,19 @@ class AsciiDevice(Device):
         except KeyError:
             raise DeviceError(f"{self.name}: {name} was not read yet") from None
 
-    async def do(self, action: Action) -> None:
-        """Carry out an action. Raises DeviceError with the device's words."""
-        await self._line().ask(action.command, action.matches, urgent=action.safe)
+    async def do(self, action: Action, *, since: int | None = None) -> None:
+        """Carry out an action. Raises DeviceError with the device's words.
+
+        ``since``: ``n_urgent`` when a command of several steps began; something urgent since
+        then withdraws this one. Safe actions are urgent.
+        """
+        line = self._line()
+        if action.safe:
+            self.n_urgent += 1
+            await line.ask(action.command, action.matches, urgent=True)
+        else:
+            began = self.n_urgent if since is None else since
+            await line.ask(action.command, action.matches, still=lambda: self.n_urgent == began)
 
     async def check(self) -> None:
         """What a driver asks once, when connected; nothing by default."""

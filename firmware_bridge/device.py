@@ -52,6 +52,9 @@ class Device:
         self.connected = False
         self.n_polls = 0
         self.n_errors = 0
+        # Counts what must go before all else (make_safe, emission off, supply off). A command
+        # that began before and still waits, or has steps left, is withdrawn: see ``since``.
+        self.n_urgent = 0
         self._retry_at_s = 0.0
         self._retry_s = FIRST_RETRY_S
         self._connecting = asyncio.Lock()
@@ -123,6 +126,7 @@ class Device:
         A failing step does not skip the next; afterwards DeviceError names those that
         failed. Without a connection one attempt is made to get it.
         """
+        self.n_urgent += 1
         if not self.connected:
             try:
                 await self.connect()

@@ -74,8 +74,14 @@ class ModbusDevice(Device):
             return self.value(name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    async def put(self, name: str, value: float, *, urgent: bool = False) -> None:
-        """Write a setting and read it back. Raises DeviceError."""
+    async def put(
+        self, name: str, value: float, *, urgent: bool = False, since: int | None = None
+    ) -> None:
+        """Write a setting and read it back. Raises DeviceError.
+
+        ``urgent``: goes before everything else. ``since``: ``n_urgent`` when the command of
+        several steps began; something urgent since then withdraws this one.
+        """
         setting = self._readings.get(name)
         if not isinstance(setting, Setting):
             raise DeviceError(f"{self.name}: there is no setting {name!r}")
@@ -84,7 +90,14 @@ class ModbusDevice(Device):
         except DeviceError as exc:
             raise DeviceError(f"{self.name}: {exc}") from None
         guard = self._guard()
-        await guard.write(setting.unit, setting.address, words, urgent=urgent)
+        if urgent:
+            self.n_urgent += 1
+            await guard.write(setting.unit, setting.address, words, urgent=True)
+        else:
+            began = self.n_urgent if since is None else since
+            await guard.write(
+                setting.unit, setting.address, words, still=lambda: self.n_urgent == began
+            )
         back = await guard.read_once(setting.unit, 3, setting.address, len(words))
         if back != words:
             raise DeviceError(f"{self.name}: {name} was set to {words} and reads back {back}")

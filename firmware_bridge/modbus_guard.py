@@ -161,8 +161,7 @@ class ModbusGuard:
         self._wire: Wire | None = None
         self._want: Request | None = None
         self._buffer = b""
-        self._last_rx_s = 0.0
-        self._error_at_s: float | None = None
+        self._error_at_s: float | None = None  # or of the last byte since
         self._failures = 0
 
     @property
@@ -221,9 +220,17 @@ class ModbusGuard:
             return list(reply.registers)
 
     async def write(
-        self, unit: int, address: int, words: list[int], *, urgent: bool = False
+        self,
+        unit: int,
+        address: int,
+        words: list[int],
+        *,
+        urgent: bool = False,
+        still: Callable[[], bool] | None = None,
     ) -> None:
         """Write registers. Raises DeviceError.
+
+        ``still``: asked right before sending; False withdraws the request.
 
         ``urgent``: the bytes leave now, whatever is under way or waited for; the request is
         then repeated in good order to get its confirmation.
@@ -234,6 +241,10 @@ class ModbusGuard:
         async with self._lock:
             if self._error_at_s is not None:
                 await self._recover()
+            if still is not None and not still():
+                raise DeviceError(
+                    f"{self.name}: {request.text} withdrawn: overtaken by an urgent one"
+                )
             await self._ask(request)
 
     # ----- one exchange
@@ -280,7 +291,6 @@ class ModbusGuard:
         client, want = self._client, self._want
         if client is None:
             return
-        self._last_rx_s = asyncio.get_running_loop().time()
         if want is None:
             self.n_refused += 1
             self.doubt()
@@ -353,7 +363,7 @@ class ModbusGuard:
         """Wait for silence, then prove by a probe that no older reply is under way."""
         loop = asyncio.get_running_loop()
         while self._error_at_s is not None:
-            wait_s = max(self._last_rx_s, self._error_at_s) + QUIET_S - loop.time()
+            wait_s = self._error_at_s + QUIET_S - loop.time()
             if wait_s > 1e-6:
                 await asyncio.sleep(wait_s)
                 continue

@@ -5,6 +5,7 @@ program is fictitious (configs/maps/feeder_fictitious.toml);
 docs/reference/device-protocols.md section 5.
 """
 
+import asyncio
 from typing import Any
 
 from firmware_bridge.errors import DeviceError, MapError
@@ -29,6 +30,7 @@ class FeederMap(MapDevice, role=PowderFeeder):
             raise MapError(
                 f"{self.map.origin}: calibration.g_min_per_rpm must be 1 to 16 numbers above 0"
             )
+        self._one_flow = asyncio.Lock()
         for h in range(1, self.n_hoppers + 1):
             self.map.need(f"hopper{h}_speed_set_rpm", Setting)
             self.map.need(f"hopper{h}_speed_rpm")
@@ -60,9 +62,11 @@ class FeederMap(MapDevice, role=PowderFeeder):
         if not 0 <= hopper < self.n_hoppers:
             raise DeviceError(f"{self.name}: hopper {hopper} is not 0 to {self.n_hoppers - 1}")
         speed_rpm = g_min / self.g_min_per_rpm[hopper]
-        await self.put(f"hopper{hopper + 1}_speed_set_rpm", speed_rpm)
-        run = int(self._values.get("run_bits", 0)) & ~(1 << hopper)
-        if g_min > 0.0:
-            run |= 1 << hopper
-        await self.put("run_bits", run)
-        self._values["run_bits"] = run  # the next hopper's call must see it before a poll does
+        since = self.n_urgent
+        async with self._one_flow:  # the hoppers share the run word
+            await self.put(f"hopper{hopper + 1}_speed_set_rpm", speed_rpm, since=since)
+            run = int(self._values.get("run_bits", 0)) & ~(1 << hopper)
+            if g_min > 0.0:
+                run |= 1 << hopper
+            await self.put("run_bits", run, since=since)
+            self._values["run_bits"] = run  # the next call must see it before a poll does

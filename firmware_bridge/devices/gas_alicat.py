@@ -39,3 +39,5 @@ class Alicat(ModbusDevice, role=GasFlow):
     shield_overflow = Reading(0x04B1, bit=4, must=False, unit=SHIELD)
     carrier_adc_error = Reading(0x04B1, bit=9, must=False, unit=CARRIER)
     shield_adc_error = Reading(0x04B1, bit=9, must=False, unit=SHIELD)
+    carrier_aborted = Reading(0x04B1, bit=13, must=False, unit=CARRIER)
+    shield_aborted = Reading(0x04B1, bit=13, must=False, unit=SHIELD)

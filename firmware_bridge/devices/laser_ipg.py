@@ -72,8 +72,9 @@ class IpgLaser(AsciiDevice, role=LaserSource):
 
     async def emission_enable(self) -> None:
         """External power, gate by input, emission; ``enabled`` follows after about 3 s."""
+        since = self.n_urgent
         for action in (IpgLaser.external_power, IpgLaser.gate_by_input, IpgLaser.start):
-            await self.do(action)
+            await self.do(action, since=since)
 
     async def emission_disable(self) -> None:
         """End emission at once."""

@@ -32,5 +32,6 @@ class PilzPnozMulti(MapDevice, role=SafetyPlc):
 
     async def request_reset(self) -> None:
         """One edge of the reset request; withdraws a request to drop the supply."""
+        since = self.n_urgent
         for request in (0, RESET_EDGE, 0):
-            await self.put("request_bits", request)
+            await self.put("request_bits", request, since=since)

@@ -188,6 +188,16 @@ def test_bytes_out_of_nowhere_are_an_error():
     talk(SmcHrs, script, body)
 
 
+def test_value_out_of_bounds_brings_silence_and_probe():
+    answer = (  # -30.0 degC
+        "< 01 03 1A FE D4 00 00 00 22 00 0A 02 21 00 00 00 00 00 00 00 00 00 00 00 00 00 DC 00 01"
+        " C1 31"
+    )
+    script = f"{ASK_13}\n{answer}\n{PROBE_1}\n{PROBE_GOOD}\n{ASK_14}\n{GOOD_14}"
+    says = talk(SmcHrs, script, refused_then_good)
+    assert says == "chiller_smc: coolant_deg_c -30 is outside -20 to 110"
+
+
 def test_fahrenheit_is_refused():
     answer = (
         "< 01 03 1A 00 DC 00 00 00 22 00 0A 06 21 00 00 00 00 00 00 00 00 00 00 00 00 00 DC 00 01"

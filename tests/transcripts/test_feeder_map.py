@@ -209,3 +209,51 @@ def test_lost_connection_is_reopened_with_back_off():
         port.finish()
 
     run(body())
+
+
+def test_make_safe_withdraws_the_rest_of_a_flow_command():
+    """Speed is set, make_safe comes between: the run bit must never be written."""
+    script = """
+    > 00 01 00 00 00 06 01 06 00 00 01 2C
+    > 00 02 00 00 00 06 01 06 00 03 00 00       # across it: powder to waste
+    > 00 03 00 00 00 06 01 03 00 00 00 01
+    < 00 03 00 00 00 05 01 03 02 01 2C
+    """
+    steps = [(3, 0), (2, 0), (0, 0), (1, 0)]  # register, value: diverter, run, speeds
+    for i, (register, value) in enumerate(steps):
+        script += f"""
+        > 00 {2 * i + 4:02X} 00 00 00 06 01 06 00 {register:02X} 00 {value:02X}
+        < 00 {2 * i + 4:02X} 00 00 00 06 01 06 00 {register:02X} 00 {value:02X}
+        > 00 {2 * i + 5:02X} 00 00 00 06 01 03 00 {register:02X} 00 01
+        < 00 {2 * i + 5:02X} 00 00 00 05 01 03 02 00 {value:02X}
+        """
+
+    async def body(device, port):
+        flow = asyncio.ensure_future(device.set_flow(0, 6.0))
+        other = asyncio.ensure_future(device.set_flow(1, 3.6))
+        await asyncio.sleep(0.01)
+        await device.make_safe()
+        with pytest.raises(DeviceError, match="interrupted by an urgent write at 3"):
+            await flow
+        with pytest.raises(DeviceError, match="withdrawn"):
+            await other
+
+    talk(FeederMap, script, body)
+
+
+def test_both_hoppers_at_once_keep_both_run_bits():
+    script = ""
+    tid = 0
+    for register, value in ((0, "01 2C"), (2, "00 01"), (1, "00 C8"), (2, "00 03")):
+        tid += 2
+        script += f"""
+        > 00 {tid - 1:02X} 00 00 00 06 01 06 00 {register:02X} {value}
+        < 00 {tid - 1:02X} 00 00 00 06 01 06 00 {register:02X} {value}
+        > 00 {tid:02X} 00 00 00 06 01 03 00 {register:02X} 00 01
+        < 00 {tid:02X} 00 00 00 05 01 03 02 {value}
+        """
+
+    async def body(device, port):
+        await asyncio.gather(device.set_flow(0, 6.0), device.set_flow(1, 3.6))
+
+    talk(FeederMap, script, body)

@@ -263,3 +263,47 @@ def test_four_silent_polls_give_the_wire_up():
             await device.poll()
 
     converse("> STA\\r\n> RFV\\r\n> RFV\\r\n> RFV\\r", body)
+
+
+def test_emission_off_withdraws_the_rest_of_enabling():
+    script = rf"""
+    > EEC\r
+    < EEC\r
+    > EMOD\r
+    > EMOFF\r
+    <0.001 EMOFF\r
+    {PROBE}
+    > EMOFF\r
+    < EMOFF\r
+    """
+
+    async def body(device, port):
+        enable = asyncio.ensure_future(device.emission_enable())
+        await asyncio.sleep(0.01)
+        await device.make_safe()
+        with pytest.raises(DeviceError, match="interrupted by EMOFF"):
+            await enable
+
+    converse(script, body)
+
+
+def test_emission_on_that_waits_for_the_silence_is_withdrawn_by_emission_off():
+    script = rf"""
+    > STA\r
+    > EMOFF\r
+    < EMOFF\r
+    {PROBE}
+    > EMOFF\r
+    < EMOFF\r
+    """
+
+    async def body(device, port):
+        with pytest.raises(DeviceError, match="no answer"):
+            await device.poll()
+        enable = asyncio.ensure_future(device.emission_enable())
+        await asyncio.sleep(0.1)
+        await device.make_safe()
+        with pytest.raises(DeviceError, match="EEC withdrawn: overtaken"):
+            await enable
+
+    converse(script, body)

@@ -48,7 +48,7 @@ class Device(Wire):
         else:
             assert len(data) == 6 + struct.unpack(">H", data[4:6])[0]
             head, pdu = data[:4], data[6:]
-        port.n += 1
+        port.n = (port.n + 1) % 65536
         unit, function, address, count = struct.unpack(">BBHH", pdu[:6])
         if function == 6:
             good = pdu
@@ -361,10 +361,14 @@ def test_lost_wire_ends_the_wait_at_once():
     run(body())
 
 
-def test_pymodbus_never_opens_a_connection_of_its_own():
+def test_pymodbus_never_opens_a_connection_of_its_own(monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("pymodbus connects by itself")
+
     async def body():
         port = FaultPort(False)
         guard = guard_of(port)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
         await guard.open()
         assert await guard._client.connect() is False
         assert isinstance(guard._client.ctx.transport, WireTransport)
