@@ -1,0 +1,106 @@
+"""Frames of the cell server's API; both sides use this module and nothing else of ours.
+
+A frame is a u32 length of the payload (little endian), a kind byte, and the payload. The
+first frame of a connection is HELLO and says which of the two links it is:
+
+- the *command* link carries JSON-RPC: REQUEST {"id", "method", "params", "deadline_s"} and
+  RESPONSE {"id", "result"} or {"id", "error": {"name", "message", "reasons"}};
+- the *stream* link carries, server to client only, SNAPSHOT (JSON, whole), DELTA (JSON, the
+  sections that changed), TELEMETRY (packed rows) and EVENT (JSON).
+
+So a STOP never queues behind data. ``deadline_s`` is the machine's monotonic clock: a
+command that is read later is refused, not carried out late.
+"""
+
+import json
+import struct
+from enum import IntEnum
+from typing import Any
+
+from controller.errors import ApiError
+
+HEAD = struct.Struct("<IB")
+MAX_FRAME = 1 << 20  # bytes of payload
+MAX_BACKLOG = 1 << 20  # bytes that a stream client may leave unread
+VERSION = 1
+
+
+class Kind(IntEnum):
+    """What a frame holds."""
+
+    HELLO = 1
+    REQUEST = 2
+    RESPONSE = 3
+    SNAPSHOT = 16
+    DELTA = 17
+    TELEMETRY = 18
+    EVENT = 19
+
+
+KINDS = frozenset(int(k) for k in Kind)
+TOPICS = ("snapshot", "telemetry", "event")
+# Weakest first; each role may do what those before it may.
+ROLES = ("observer", "operator", "engineer", "service")
+
+
+class CallError(ApiError):
+    """The server refused a call; ``name`` is for programs, the text for people."""
+
+    def __init__(self, name: str, message: str, reasons: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.name = name
+        self.reasons = reasons
+
+
+def encode(kind: Kind, payload: bytes) -> bytes:
+    """One frame."""
+    return HEAD.pack(len(payload), kind) + payload
+
+
+def encode_json(kind: Kind, value: Any) -> bytes:
+    """One frame of JSON. NaN must not occur in ``value``: it is not JSON."""
+    return encode(kind, json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+
+def decode_json(payload: bytes) -> dict[str, Any]:
+    """A JSON object. Raises CallError BAD_JSON."""
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        raise CallError("BAD_JSON", f"payload is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise CallError("BAD_JSON", f"payload is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+class Decoder:
+    """Splits a byte stream into frames."""
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._max_frame = max_frame
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Frames that are complete now, as (kind, payload).
+
+        Raises CallError FRAME_TOO_LARGE or BAD_FRAME; the stream cannot be read on then.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[tuple[int, bytes]] = []
+        at = 0
+        while len(buffer) - at >= HEAD.size:
+            length, kind = HEAD.unpack_from(buffer, at)
+            if kind not in KINDS:
+                raise CallError("BAD_FRAME", f"frame kind {kind} is not known")
+            if length > self._max_frame:
+                raise CallError(
+                    "FRAME_TOO_LARGE", f"frame of {length} bytes, at most {self._max_frame}"
+                )
+            end = at + HEAD.size + length
+            if len(buffer) < end:
+                break
+            frames.append((kind, bytes(buffer[at + HEAD.size : end])))
+            at = end
+        del buffer[:at]
+        return frames
