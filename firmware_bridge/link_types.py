@@ -1,0 +1,177 @@
+"""What a motion link tells and is told: settings, status, events, statistics."""
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from firmware_bridge.errors import ProtocolError
+
+N_AXES = 6
+CONFIG_VERSION = 1
+
+
+class LinkState(IntEnum):
+    """States of the motion controller."""
+
+    IDLE = 0
+    HOMING = 1
+    RUN = 2
+    HOLDING = 3  # decelerating along the path
+    HELD = 4
+    FAULT = 5
+    JOG = 6
+
+
+class FaultCode(IntEnum):
+    """Latched faults of the motion controller."""
+
+    NONE = 0
+    BEAT_LOST = 1
+    INTERLOCK = 2
+    UNDERRUN = 3
+    MAX_ON_TIME = 4
+    STILL = 5
+    HOST_ABORT = 6
+    HOMING = 7
+
+
+class EventCode(IntEnum):
+    """Codes of the device's event log."""
+
+    GATE = 1
+    ARMED = 3
+    STATE = 4
+    FAULT = 5
+    TRACK_START = 6
+    FAULT_RESET = 8
+    HOLD = 9  # arg 1 at once, 2 at the track's end, 0 taken back, 3 by itself (queue low)
+    REFUSED = 10
+    LOST = 11
+    HOMED = 12
+    POWER_UP = 13
+
+
+def _round(value: float) -> int:
+    """To the nearest integer, halves up: the rule of docs/protocol.md section 8."""
+    return math.floor(value + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisSettings:
+    """One axis; mm stands for degree on a rotary axis."""
+
+    steps_per_mm: float
+    speed_mm_s: float
+    accel_mm_s2: float
+    min_mm: float
+    max_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What host and controller must agree on before anything is armed."""
+
+    axes: tuple[AxisSettings, ...]
+    total_accel_mm_s2: float
+    plan_share: float
+    longest_emission_s: float
+    heartbeat_timeout_s: float = 0.1
+    homing_speed_mm_s: float = 20.0
+
+    def config_blob(self) -> bytes:
+        """The configuration, docs/protocol.md section 8. Raises ProtocolError if none fits."""
+        try:
+            blob = struct.pack(
+                "<HBBHHIII",
+                CONFIG_VERSION,
+                len(self.axes),
+                0,
+                _round(self.heartbeat_timeout_s * 1e3),
+                _round(self.plan_share * 32768),
+                _round(self.longest_emission_s * 1e3),
+                _round(self.homing_speed_mm_s * 1e3),
+                _round(self.total_accel_mm_s2 * 1e3),
+            )
+            for a in self.axes:
+                blob += struct.pack(
+                    "<IIIii",
+                    _round(a.steps_per_mm * 1e3),
+                    _round(a.speed_mm_s * a.steps_per_mm),
+                    _round(a.accel_mm_s2 * a.steps_per_mm),
+                    _round(a.min_mm * a.steps_per_mm),
+                    _round(a.max_mm * a.steps_per_mm),
+                )
+        except (struct.error, ValueError, OverflowError) as exc:
+            raise ProtocolError(f"motion settings do not fit the configuration: {exc}") from None
+        if not 1 <= len(self.axes) <= N_AXES:
+            raise ProtocolError(f"{len(self.axes)} axes, the protocol has 1 to {N_AXES}")
+        return blob
+
+    def config_hash(self) -> int:
+        """CRC-32 of the configuration."""
+        return zlib.crc32(self.config_blob())
+
+
+@dataclass(frozen=True, slots=True)
+class LinkIdentity:
+    """What the controller said of itself in the handshake."""
+
+    protocol: int
+    firmware: str  # major.minor.patch
+    boot_nonce: int
+    config_hash: int
+    queue_size: int
+    n_axes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MotionStatus:
+    """One status frame."""
+
+    device_us: int
+    state: int  # LinkState
+    armed: bool
+    gate_on: bool
+    interlock_ok: bool
+    homed: bool
+    fault: int  # FaultCode
+    segment: int  # being executed or last executed; first index - 1 before any
+    segment_tick_us: int  # scaled time into it
+    scale: float  # time scale now
+    power_fraction: float  # power output / full scale
+    position_steps: tuple[int, ...]
+    queued: int
+    beat_age_us: int
+    tracks_started: int
+    received_us: int  # host loop time at which it came
+    hold_pending: bool  # HOLD waits for the end of the track
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """One entry of the device's event log."""
+
+    device_us: int
+    code: int  # EventCode
+    arg: int
+    segment: int
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """Counters since connect."""
+
+    frames_sent: int = 0
+    frames_received: int = 0
+    frames_lost: int = 0  # device frames that never came whole
+    resends: int = 0
+    naks: int = 0
+    refused: int = 0
+    bad_bytes: int = 0
+    beats: int = 0
+    underruns: int = 0  # the device held itself, queue low or dry
+    rtt_us: int = 0
+    rtt_max_us: int = 0
+    clock_offset_us: int = 0  # host - device, least of the last 5 to 10 s

@@ -1,0 +1,416 @@
+"""The motion link as a process of its own, for real time.
+
+``MotionLinkProcess`` has the methods of ``MotionLink``; the work is done by
+``python -m firmware_bridge.motion_link --fd N`` at the other end of a socket pair. The beat
+then does not wait for the supervisor's loop; a token's age is measured on the child's clock
+from the instant at which it arrives. When the parent dies the child stops beating at once.
+
+Messages, both ways: length u32 of what follows, kind u8, body.
+Parent: ``C`` JSON {id, name, args}, ``T`` token, ``L`` segments (bytes, appended),
+``D`` all of them are there. Child: ``R`` JSON {id, value | error}, ``S`` a status payload with
+time of arrival i64 and finished u8, ``E`` JSON event, ``X`` why the link is lost, ``Q`` JSON
+statistics (each second).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from firmware_bridge import framing
+from firmware_bridge.errors import BridgeError, DeviceError, ProtocolError, TransportError
+from firmware_bridge.link_types import (
+    AxisSettings,
+    LinkEvent,
+    LinkIdentity,
+    LinkSettings,
+    LinkStats,
+    MotionStatus,
+)
+from firmware_bridge.motion_link import MotionLink, read_status
+from firmware_bridge.segments import SEGMENT
+from firmware_bridge.transport import Port, parse_port
+
+CHUNK = 1 << 16
+FIFO_PRIORITY = 50
+STATS_EACH = 100  # status frames
+LIMIT = 1 << 20  # longest message
+
+_ERRORS = {cls.__name__: cls for cls in (TransportError, ProtocolError, DeviceError)}
+_AWAITED = ("connect", "home", "arm", "disarm", "reset")
+_PLAIN = ("start", "hold", "unhold", "abort", "override", "trim", "stop_beating")
+
+
+class Pipe:
+    """Messages over one end of a socket pair, in the running loop."""
+
+    def __init__(
+        self, sock: socket.socket, on_message: Callable[[bytes, bytes], None], on_eof: Callable
+    ) -> None:
+        self._sock = sock
+        self._on_message = on_message
+        self._on_eof = on_eof
+        self._in = bytearray()
+        self._out = bytearray()
+        self._loop = asyncio.get_running_loop()
+        self.is_open = True
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._readable)
+
+    def send(self, kind: bytes, body: bytes = b"") -> None:
+        """Queue one message."""
+        if not self.is_open:
+            return
+        self._out += struct.pack("<I", 1 + len(body)) + kind + body
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._sock.send(self._out[:CHUNK])]
+        except BlockingIOError:
+            self._loop.add_writer(self._sock, self._flush)
+            return
+        except OSError:
+            self._eof()
+            return
+        self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._eof()
+            return
+        self._in += data
+        while len(self._in) >= 5:
+            (size,) = struct.unpack_from("<I", self._in)
+            if not 1 <= size <= LIMIT:
+                self._eof()
+                return
+            if len(self._in) < 4 + size:
+                return
+            kind, body = bytes(self._in[4:5]), bytes(self._in[5 : 4 + size])
+            del self._in[: 4 + size]
+            self._on_message(kind, body)
+            if not self.is_open:
+                return
+
+    def _eof(self) -> None:
+        if self.is_open:
+            self.close()
+            self._on_eof()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        if self.is_open:
+            self.is_open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+
+class MotionLinkProcess:
+    """A ``MotionLink`` in a child process; same methods, same status.
+
+    ``scheduling`` says whether the child runs under SCHED_FIFO, or why not.
+    """
+
+    def __init__(self, port: Port, settings: LinkSettings) -> None:
+        self._port = port
+        self._settings = settings
+        self.identity: LinkIdentity | None = None
+        self.status: MotionStatus | None = None
+        self.stats = LinkStats()
+        self.failure = ""
+        self.refusal = ""
+        self.scheduling = ""
+        self.finished = False
+        self.on_event: Callable[[LinkEvent], None] | None = None
+        self.on_lost: Callable[[str], None] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._n_calls = 0
+        self._starts = 0  # status frames from before the last start() say nothing of it
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child, 0 when there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    async def connect(self) -> LinkIdentity:
+        """Start the child and shake hands; raises as MotionLink.connect does."""
+        self.close()
+        self.failure = self.refusal = ""
+        self.status, self.finished = None, False
+        ours, theirs = socket.socketpair()
+        command = [
+            sys.executable,
+            "-m",
+            "firmware_bridge.motion_link",
+            "--fd",
+            str(theirs.fileno()),
+        ]
+        command += ["--port", str(self._port), "--settings", json.dumps(asdict(self._settings))]
+        try:
+            self._child = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+            )
+        except OSError as exc:
+            ours.close()
+            raise TransportError(f"motion link process cannot be started: {exc}") from None
+        finally:
+            theirs.close()
+        self._pipe = Pipe(ours, self._message, self._eof)
+        try:
+            value = await self._call("connect")
+        except BaseException:
+            self.close()
+            raise
+        self.scheduling = value.pop("scheduling")
+        self.identity = LinkIdentity(**value)
+        return self.identity
+
+    def close(self) -> None:
+        """End the child; the controller shuts the gate by itself."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        if self._child is not None:
+            child, self._child = self._child, None
+            child.kill()
+            child.wait()
+        self._fail_calls("the motion link was closed")
+
+    def _eof(self) -> None:
+        self._lost(f"{self._port}: the motion link process ended")
+
+    def _lost(self, reason: str) -> None:
+        if not self.failure:
+            self.failure = reason
+            self.close()
+            if self.on_lost is not None:
+                self.on_lost(reason)
+
+    def _fail_calls(self, reason: str) -> None:
+        calls, self._calls = list(self._calls.values()), {}
+        for future in calls:
+            if not future.done():
+                future.set_exception(TransportError(reason))
+
+    def _send(self, kind: bytes, body: bytes = b"") -> None:
+        if self._pipe is None:
+            raise TransportError(self.failure or f"{self._port}: not connected")
+        self._pipe.send(kind, body)
+
+    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self._n_calls += 1
+        number = self._n_calls
+        future = asyncio.get_running_loop().create_future()
+        self._calls[number] = future
+        self._tell(name, *args, number=number, **kwargs)
+        try:
+            return await future
+        finally:
+            self._calls.pop(number, None)
+
+    def _tell(self, name: str, *args: Any, number: int = 0, **kwargs: Any) -> None:
+        message = {"id": number, "name": name, "args": args, "kwargs": kwargs}
+        self._send(b"C", json.dumps(message).encode())
+
+    def _message(self, kind: bytes, body: bytes) -> None:
+        if kind == b"S":
+            received_us, finished, starts = struct.unpack_from("<qBI", body)
+            self.status = read_status(framing.STATUS.unpack_from(body, 13), received_us)
+            self.finished = bool(finished) and starts == self._starts
+        elif kind == b"E":
+            if self.on_event is not None:
+                self.on_event(LinkEvent(*json.loads(body)))
+        elif kind == b"R":
+            answer = json.loads(body)
+            if "refusal" in answer:
+                self.refusal = answer["refusal"]
+            future = self._calls.get(answer["id"])
+            if future is not None and not future.done():
+                if "error" in answer:
+                    error = _ERRORS.get(answer["error"], BridgeError)
+                    future.set_exception(error(answer["text"]))
+                else:
+                    future.set_result(answer.get("value"))
+        elif kind == b"Q":
+            self.stats = LinkStats(**json.loads(body))
+        elif kind == b"X":
+            self._lost(body.decode())
+
+    def token(self) -> None:
+        """The supervisor is alive."""
+        self._send(b"T")
+
+    def load(self, segments: np.ndarray) -> None:
+        """The job's segments, (n,) SEGMENT."""
+        if segments.dtype != SEGMENT or segments.ndim != 1:
+            raise ProtocolError(f"segments are {segments.dtype}, wanted the 22 byte SEGMENT")
+        data = memoryview(np.ascontiguousarray(segments).view(np.uint8).data)
+        self.finished = False
+        for at in range(0, len(data), CHUNK):
+            self._send(b"L", bytes(data[at : at + CHUNK]))
+        self._send(b"D")
+
+    async def home(self, timeout_s: float = 180.0) -> None:
+        """As MotionLink.home."""
+        await self._call("home", timeout_s)
+
+    async def arm(self) -> None:
+        """As MotionLink.arm."""
+        await self._call("arm")
+
+    async def disarm(self) -> None:
+        """As MotionLink.disarm."""
+        await self._call("disarm")
+
+    async def reset(self) -> None:
+        """As MotionLink.reset."""
+        await self._call("reset")
+
+    def start(self, first: int = 0) -> None:
+        """As MotionLink.start; a wrong index comes back as ``refusal``."""
+        self._starts += 1
+        self.finished = False
+        self._tell("start", first)
+
+    def hold(self, *, now: bool) -> None:
+        """As MotionLink.hold."""
+        self._tell("hold", now=now)
+
+    def unhold(self) -> None:
+        """As MotionLink.unhold."""
+        self._tell("unhold")
+
+    def abort(self) -> None:
+        """As MotionLink.abort."""
+        self._tell("abort")
+
+    def override(self, scale: float) -> None:
+        """As MotionLink.override."""
+        self._tell("override", scale)
+
+    def trim(self, factor: float) -> None:
+        """As MotionLink.trim."""
+        self._tell("trim", factor)
+
+    def stop_beating(self) -> None:
+        """As MotionLink.stop_beating."""
+        self._tell("stop_beating")
+
+
+class Child:
+    """The other end: a MotionLink that does as it is told."""
+
+    def __init__(self, sock: socket.socket, port: Port, settings: LinkSettings) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._link = MotionLink(port, settings)
+        self._link.on_status = self._status
+        self._link.on_event = self._event
+        self._link.on_lost = lambda reason: self._pipe.send(b"X", reason.encode())
+        self._pipe: Pipe = Pipe(sock, self._message, self._eof)
+        self._segments = bytearray()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._n_status = 0
+        self._starts = 0
+        self.scheduling = ""
+
+    def _eof(self) -> None:
+        """The parent is gone: no beat from here on."""
+        self._link.stop_beating()
+        self._link.close()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _status(self, payload: bytes, received_us: int) -> None:
+        head = struct.pack("<qBI", received_us, self._link.finished, self._starts)
+        self._pipe.send(b"S", head + payload)
+        self._n_status += 1
+        if self._n_status % STATS_EACH == 0:
+            self._pipe.send(b"Q", json.dumps(asdict(self._link.stats)).encode())
+
+    def _event(self, event: LinkEvent) -> None:
+        self._pipe.send(
+            b"E", json.dumps([event.device_us, event.code, event.arg, event.segment]).encode()
+        )
+        if self._link.refusal:
+            self._answer({"id": 0, "refusal": self._link.refusal})
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._pipe.send(b"R", json.dumps(answer).encode())
+
+    def _message(self, kind: bytes, body: bytes) -> None:
+        if kind == b"T":
+            if self._link.identity is not None:
+                self._link.token()
+        elif kind == b"L":
+            self._segments += body
+        elif kind == b"D":
+            self._link.load(np.frombuffer(bytes(self._segments), SEGMENT))
+            self._segments = bytearray()
+        elif kind == b"C":
+            call = json.loads(body)
+            if call["name"] in _AWAITED:
+                self._tasks = [t for t in self._tasks if not t.done()]
+                self._tasks.append(asyncio.ensure_future(self._await(call)))
+            elif call["name"] in _PLAIN:
+                self._starts += call["name"] == "start"
+                try:
+                    getattr(self._link, call["name"])(*call["args"], **call["kwargs"])
+                except BridgeError as exc:
+                    self._answer({"id": 0, "refusal": str(exc)})
+
+    async def _await(self, call: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"id": call["id"]}
+        try:
+            value = await getattr(self._link, call["name"])(*call["args"])
+            if call["name"] == "connect":
+                answer["value"] = {**asdict(value), "scheduling": self.scheduling}
+        except BridgeError as exc:
+            answer |= {"error": type(exc).__name__, "text": str(exc)}
+        self._answer(answer)
+
+
+def _real_time() -> str:
+    """Ask for SCHED_FIFO; what came of it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+    except (OSError, AttributeError) as exc:
+        return f"SCHED_FIFO refused: {exc}"
+    return f"SCHED_FIFO {FIFO_PRIORITY}"
+
+
+async def _serve(fd: int, port: str, settings: LinkSettings) -> None:
+    child = Child(socket.socket(fileno=fd), parse_port("motion", port), settings)
+    child.scheduling = _real_time()
+    await child.done
+
+
+def child_main() -> None:
+    """Entry of ``python -m firmware_bridge.motion_link``."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_bridge.motion_link")
+    parser.add_argument("--fd", type=int, required=True, help="socket to the supervisor")
+    parser.add_argument("--port", required=True, help="as in the cell file")
+    parser.add_argument("--settings", required=True, help="LinkSettings as JSON")
+    given = parser.parse_args()
+    data = json.loads(given.settings)
+    data["axes"] = tuple(AxisSettings(**axis) for axis in data["axes"])
+    asyncio.run(_serve(given.fd, given.port, LinkSettings(**data)))
