@@ -200,7 +200,7 @@ cdef class Kernel:
     cdef int64_t t_us                  # beam integrated up to here
     cdef double energy_j, emission_s
     # since the last tick
-    cdef double tick_energy_j, tick_on_s
+    cdef double tick_energy_j, tick_asked_j, tick_on_s
     cdef int64_t tick_on_first_us, tick_on_last_us
     cdef int64_t tick_t_us
     cdef double x_mm, y_mm, z_mm       # at the last tick
@@ -403,6 +403,7 @@ cdef class Kernel:
         self.tick_energy_j += joule
         if self.shining:
             self.tick_on_s += span * 1e-6
+            self.tick_asked_j += 0.5e-6 * span * (from_w + to_w)
             if self.tick_on_first_us < 0:
                 self.tick_on_first_us = a_us
             self.tick_on_last_us = b_us
@@ -433,7 +434,7 @@ cdef class Kernel:
         self.energy_j += work_j
         self.emission_s += self.tick_on_s
         self.powder(world, dt)
-        self.bead(work_j, distance / dt, dx, dy, distance, x, y, z, dt)
+        self.bead(self.tick_asked_j * transmission, distance / dt, dx, dy, distance, x, y, z, dt)
         self.pool(world, work_j / dt, distance / dt, dt)
         self.cooling(world, dt)
         self.gases(world, dt)
@@ -470,7 +471,7 @@ cdef class Kernel:
         )
         self.x_mm, self.y_mm, self.z_mm = x, y, z
         self.wander_latency(0.99, 0.14106735979665885)  # 1 s, unit variance
-        self.tick_energy_j = self.tick_on_s = 0.0
+        self.tick_energy_j = self.tick_asked_j = self.tick_on_s = 0.0
         self.tick_on_first_us = -1
         self.tick_t_us = self.t_us
 
@@ -524,7 +525,7 @@ cdef class Kernel:
         return 0
 
     cdef int bead(
-        self, double work_j, double speed_mm_s, double dx, double dy, double distance,
+        self, double asked_j, double speed_mm_s, double dx, double dy, double distance,
         double x, double y, double z, double dt,
     ) except -1:
         """Mass balance: what the pool catches of the jet grows the height map.
@@ -539,7 +540,7 @@ cdef class Kernel:
         if self.tick_on_s <= 0.0:
             self.width_mm = 0.0
             return 0
-        power_w = work_j / self.tick_on_s
+        power_w = asked_j / self.tick_on_s  # without the source's tail, which may outlast it
         if power_w < LEAST_MELT_W:
             self.width_mm = 0.0
             return 0
