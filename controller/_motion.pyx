@@ -1,3 +1,6 @@
+# distutils: extra_compile_args = -fno-math-errno -fno-trapping-math
+# gcc handles two moves at once only if square roots set no errno and compares raise no trap;
+# neither flag changes a value (IEEE square root and division are exact)
 """Planner kernel: look-ahead over whole layers, phases, cuts, exact steps, wire bytes.
 
 Imports nothing of ours. Entries (``def``) validate and allocate and raise ValueError; the
@@ -41,12 +44,12 @@ cdef inline double most(double a, double b) noexcept nogil:
     return a if a > b else b
 
 
-cdef Py_ssize_t _geometry(
+cdef void _geometry(
     const double* xyz, const double* speed, double accel, double jd,
     const double* axis_speed, const double* axis_accel,
-    double* length, double* a_out, double* cruise2, double* v2, Py_ssize_t n, double* total,
+    double* length, double* a_out, double* cruise2, double* v2, Py_ssize_t n,
 ) noexcept nogil:
-    """Lengths, accelerations, squared cruise speeds and junction limits; counts zero moves.
+    """Lengths, accelerations, squared cruise speeds and junction limits.
 
     v2[i] is the junction limit before move i; v2[0] and v2[n] are left to the caller.
     """
@@ -55,14 +58,15 @@ cdef Py_ssize_t _geometry(
     cdef double uz[BLOCK + 1]
     cdef double ad[BLOCK + 1]
     cdef double vv[BLOCK + 1]
+    cdef double aa[BLOCK + 1]
     cdef double iax = 1.0 / axis_accel[0], iay = 1.0 / axis_accel[1], iaz = 1.0 / axis_accel[2]
     cdef double ivx = 1.0 / axis_speed[0], ivy = 1.0 / axis_speed[1], ivz = 1.0 / axis_speed[2]
     cdef double inverse_a = 1.0 / accel
-    cdef double x, y, z, d, inv, a, v, c, half_c, half_s2, half_s, w, total_mm = 0.0
-    cdef Py_ssize_t at = 0, i, k, m, zeros = 0
+    cdef double x, y, z, d, inv, a, v, c, half_c, half_s, w
+    cdef Py_ssize_t at = 0, i, k, m
     # invariant: slot 0 of the scratch rows holds the last move of the block before
     ux[0] = uy[0] = uz[0] = 0.0
-    ad[0] = vv[0] = 0.0
+    ad[0] = vv[0] = aa[0] = 0.0
     while at < n:
         m = n - at if n - at < BLOCK else BLOCK
         for k in range(m):
@@ -71,32 +75,34 @@ cdef Py_ssize_t _geometry(
             y = xyz[i + 4] - xyz[i + 1]
             z = xyz[i + 5] - xyz[i + 2]
             d = sqrt(x * x + y * y + z * z)
-            zeros += d == 0.0
-            total_mm += d
             inv = 1.0 / most(d, TINY)
             x = x * inv
             y = y * inv
             z = z * inv
-            a = 1.0 / most(most(inverse_a, fabs(x) * iax), most(fabs(y) * iay, fabs(z) * iaz))
+            # slowness of the tightest limit; one division serves two reciprocals here and below
+            # (limits last: a NaN on the left gives way, so the product is never 0)
+            v = most(most(fabs(x) * iax, fabs(y) * iay), most(fabs(z) * iaz, inverse_a))
             w = most(most(fabs(x) * ivx, fabs(y) * ivy), most(fabs(z) * ivz, TINY))
-            v = least(speed[at + k], 1.0 / w)
+            inv = 1.0 / (v * w)
+            a = w * inv
+            v = least(speed[at + k], v * inv)
             ux[k + 1] = x
             uy[k + 1] = y
             uz[k + 1] = z
             length[at + k] = d
             a_out[at + k] = a
             ad[k + 1] = a * d
+            aa[k + 1] = a
             vv[k + 1] = v * v
             cruise2[at + k] = v * v
         for k in range(m):
             c = ux[k] * ux[k + 1] + uy[k] * uy[k + 1] + uz[k] * uz[k + 1]
             half_c = sqrt(most(0.5 * (1.0 + c), 0.0))
-            half_s2 = most(0.5 * (1.0 - c), 0.0)
-            half_s = sqrt(half_s2)
-            a = least(a_out[at + k], a_out[at + k - 1] if at + k > 0 else a_out[0])
-            v = half_c * least(
-                a * jd / most(1.0 - half_c, TINY),
-                0.5 * least(ad[k], ad[k + 1]) / most(half_s, TINY),
+            half_s = sqrt(most(0.5 * (1.0 - c), 0.0))
+            half_s = most(half_s, TINY)
+            w = most(1.0 - half_c, TINY)
+            v = half_c / (half_s * w) * least(
+                least(aa[k], aa[k + 1]) * jd * half_s, 0.5 * least(ad[k], ad[k + 1]) * w
             )
             v2[at + k] = least(v, least(vv[k], vv[k + 1]))
         ux[0] = ux[m]
@@ -104,9 +110,8 @@ cdef Py_ssize_t _geometry(
         uz[0] = uz[m]
         ad[0] = ad[m]
         vv[0] = vv[m]
+        aa[0] = aa[m]
         at += m
-    total[0] = total_mm
-    return zeros
 
 
 cdef void _passes(
@@ -132,23 +137,22 @@ cdef void _times(
 ) noexcept nogil:
     """Squared speeds to speeds; peak speed and duration of each trapezoid."""
     cdef Py_ssize_t i
-    cdef double a, b2, e2, p2, b, e, p, rest
-    b2 = v[0]
-    b = sqrt(b2)
-    v[0] = b
+    cdef double a, b2, e2, p2, b, e, p, rest, inv
+    for i in range(n + 1):
+        v[i] = sqrt(v[i])
     for i in range(n):
         a = accel[i]
-        e2 = v[i + 1]
-        e = sqrt(e2)
+        b = v[i]
+        e = v[i + 1]
+        b2 = b * b
+        e2 = e * e
         p2 = least(peak[i], 0.5 * (b2 + e2) + a * length[i])
-        p2 = most(p2, most(b2, e2))  # rounding only
-        p = sqrt(p2)
-        rest = most(length[i] - (2.0 * p2 - b2 - e2) / (2.0 * a), 0.0)
-        duration[i] = (2.0 * p - b - e) / a + rest / most(p, TINY)
+        p = most(sqrt(p2), most(b, e))  # most: rounding only
         peak[i] = p
-        v[i + 1] = e
-        b2 = e2
-        b = e
+        p2 = most(p, TINY)
+        inv = 1.0 / (a * p2)
+        rest = most(length[i] - (p * p - 0.5 * (b2 + e2)) * (p2 * inv), 0.0)
+        duration[i] = (2.0 * p - b - e) * (p2 * inv) + rest * (a * inv)
 
 
 def plan_trapezoid(
@@ -173,7 +177,7 @@ def plan_trapezoid(
     cdef const double[::1] speed = np.ascontiguousarray(speed_mm_s, dtype=np.float64)
     cdef const double[::1] av = np.ascontiguousarray(axis_speed_mm_s, dtype=np.float64)
     cdef const double[::1] aa = np.ascontiguousarray(axis_accel_mm_s2, dtype=np.float64)
-    cdef Py_ssize_t n = speed.shape[0], zeros
+    cdef Py_ssize_t n = speed.shape[0]
     if xyz.shape[1] != 3 or xyz.shape[0] != n + 1 or n < 1:
         raise ValueError(f"points_mm has shape {np.shape(points_mm)}, needed ({n + 1}, 3), n >= 1")
     if av.shape[0] != 3 or aa.shape[0] != 3:
@@ -194,18 +198,17 @@ def plan_trapezoid(
     v_mm_s = np.empty(n + 1)
     duration_s = np.empty(n)
     cdef double[::1] d = length_mm, a = accel_out, p = peak_mm_s, v = v_mm_s, t = duration_s
-    cdef double total = 0.0
     with nogil:
-        zeros = _geometry(
+        _geometry(
             &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
-            &d[0], &a[0], &p[0], &v[0], n, &total,
+            &d[0], &a[0], &p[0], &v[0], n,
         )
-    if not total < np.inf:
+    if not length_mm.sum() < np.inf:
         rows = np.asarray(points_mm, dtype=np.float64)
         broken = ~np.isfinite(rows).all(axis=1)
         bad = int(np.argmax(broken)) if broken.any() else int(np.argmax(~np.isfinite(length_mm)))
         raise ValueError(f"points_mm {rows[bad].tolist()} at index {bad}: not a finite length")
-    if zeros:
+    if length_mm.min() == 0.0:
         return _without_zero_moves(
             np.asarray(xyz), np.asarray(speed), length_mm, accel_mm_s2, junction_deviation_mm,
             av, aa, start_mm_s, end_mm_s,

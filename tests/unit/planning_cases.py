@@ -1,4 +1,4 @@
-"""Small builds for planner tests, and a decoder of segments that shares nothing with the planner."""
+"""Small builds for planner tests, and a decoder of segments written apart from the planner."""
 
 import struct
 from bisect import bisect_right

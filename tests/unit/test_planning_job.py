@@ -100,18 +100,13 @@ def owners(blob):
         names[at : at + size] = [info.filename] * size
         at += size
     names[at:] = ["zip"] * (len(blob) - at)
-    return names, central
+    return names
 
 
 @pytest.mark.slow
 def test_any_flipped_byte_is_found_and_its_member_named(tmp_path, blob):
-    names, central = owners(blob)
-    with zipfile.ZipFile(io.BytesIO(blob)) as box:
-        heads = [i.header_offset for i in box.infolist()]
-    every = set(range(0, len(blob), 41)) | set(range(central, len(blob)))
-    for head in heads:
-        every |= set(range(head, head + 60))
-    for at in sorted(every):
+    names = owners(blob)
+    for at in range(len(blob)):
         bad = bytearray(blob)
         bad[at] ^= 1 << (at % 8)
         with pytest.raises(VerifyError) as caught:
@@ -121,7 +116,7 @@ def test_any_flipped_byte_is_found_and_its_member_named(tmp_path, blob):
 
 @pytest.mark.parametrize("cut", [0, 5, 21, 22, 500, -1, -23])
 def test_cut_file_is_refused(tmp_path, blob, cut):
-    with pytest.raises(VerifyError, match="job|zip"):
+    with pytest.raises(VerifyError, match=r"job|zip"):
         read(tmp_path, blob[:cut])
 
 
