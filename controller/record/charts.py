@@ -17,7 +17,7 @@ INK, MUTED, FAINT = "#1d2733", "#5c6875", "#d5dae0"
 SET, MEASURED, SECOND = "#8a94a0", "#1f5fa8", "#b0562c"
 MARK_COLOUR = {"bad": "#a1201a", "odd": "#9a6a00"}
 COLUMNS = 900
-SETTLED_S = 0.15  # the source's own power reading follows the beam by up to that
+SETTLED_US = 150_000  # the source's own power reading follows the beam by up to that
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,17 @@ def reduce_columns(
 
 
 def settled_emission(rows: np.ndarray) -> np.ndarray:
-    """(n,) bool: the gate has been open for SETTLED_S and is open."""
+    """(n,) bool: the gate has been open for SETTLED_US and is open."""
     on = rows["gate"] > 0.5
     if not len(on):
         return on
-    t_s = rows["t_us"] * 1e-6
+    t_us = rows["t_us"]
     opened = np.flatnonzero(on & ~np.append(False, on[:-1]))
     if not len(opened):
         return on
     last = np.searchsorted(opened, np.arange(len(on)), "right") - 1
-    since = t_s - t_s[opened[np.clip(last, 0, None)]]
-    return on & (last >= 0) & (since >= SETTLED_S)
+    since_us = t_us - t_us[opened[np.clip(last, 0, None)]]
+    return on & (last >= 0) & (since_us >= SETTLED_US)
 
 
 def draw_strips(

@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -76,7 +76,7 @@ def load_key(path: Path | None = None) -> Ed25519PrivateKey:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as exc:
         raise RecordError(f"{path}: signing key cannot be read ({exc.strerror})") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise RecordError(f"{path}: not an unencrypted PEM private key") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise RecordError(f"{path}: not an ed25519 key")
@@ -114,7 +114,7 @@ def parse_public(pem: bytes, origin: str) -> Ed25519PublicKey:
     """A public key from PEM. Raises RecordError naming ``origin``."""
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise RecordError(f"{origin}: not a PEM public key") from None
     if not isinstance(key, Ed25519PublicKey):
         raise RecordError(f"{origin}: not an ed25519 key")
