@@ -9,7 +9,7 @@ LmdError                      exit code 2 unless said otherwise
 ├── StateError                a command that the machine's state does not allow
 ├── RecordError               a build record cannot be written or read
 │   └── VerifyError           a record or job is not what was sealed (exit code 4)
-└── ApiError                  the cell server refused or is not there
+└── ApiError                  the cell server refused or is not there (exit code 1)
 
 The bridge has a tree of its own: ``firmware_bridge.errors``.
 A message is one sentence that names file, key, value, limit and unit.
@@ -64,3 +64,5 @@ class VerifyError(RecordError):
 
 class ApiError(LmdError):
     """The cell server refused the call or is not there."""
+
+    exit_code = 1

@@ -72,13 +72,13 @@ def test_every_mistake_of_a_file_is_named_with_line_and_key(cell_text):
 )
 def test_cells_that_make_no_sense_are_refused(cell_text, old, new, words):
     assert old in cell_text
-    with pytest.raises(ConfigError, match="cell.toml") as caught:
+    with pytest.raises(ConfigError, match=r"cell\.toml") as caught:
         parse_model(Cell, cell_text.replace(old, new), "cell.toml")
     assert words in str(caught.value)
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(ConfigError, match="cell 'nope' is not known; there are: .*sim"):
+    with pytest.raises(ConfigError, match=r"cell 'nope' is not known; there are: .*sim"):
         load_cell("nope")
     with pytest.raises(RecipeError, match="316l_general"):
         load_recipe("nope")

@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy against a rival or a physical limit of the same run."""

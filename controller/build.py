@@ -1,0 +1,264 @@
+"""The main job: a CAD file becomes a finished build with its record and report.
+
+``build_part`` plans, starts simulator and cell server as processes, and is a client of the
+server like any console: it loads the job, resets, homes, starts, follows and asks for the
+result. Nothing here reaches into the machine.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller import launch
+from controller.api.client import Client
+from controller.api.protocol import CallError
+from controller.clock import wall_iso, wall_pause
+from controller.config import Cell, find_file, load_cell
+from controller.errors import ApiError, ConfigError, PreflightError, RecordError
+from controller.model import BuildPlan
+from controller.planning import write_job
+from controller.record.report import write_report
+from controller.record.summary import summarise
+from controller.record.verify import verify_record
+from controller.record.writer import check_room
+from controller.session import prepare_plan
+
+LOOK_S = 0.25  # wall time between two looks at the progress
+Tell = Callable[[float, str], None]  # share done (0 to 1), what is being done
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What ``lmd run`` was asked for."""
+
+    part: Path
+    recipe: str | None = None
+    cell: str = "sim"
+    out: Path = Path("records")
+    time_mode: str | None = None  # real | virtual | null; None: virtual on a simulated cell
+    scenario: str | None = None
+    seed: int = 1
+    mode: str = "development"
+    units: str | None = None
+    scale: float = 1.0
+    rotate_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def _quiet(share: float, text: str) -> None:
+    """Tell nobody."""
+
+
+def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
+    """Do the main job; the object that ``lmd run --json`` prints.
+
+    Raises LmdError for bad input before anything is written or moved. An interrupt during
+    the build stops it in an orderly way and is raised again.
+    """
+    cell_path = find_file("cells", wish.cell)
+    cell, _ = load_cell(str(cell_path))
+    time_mode = wish.time_mode or ("virtual" if cell.simulated else "real")
+    scenario = _check_wish(wish, cell, time_mode)
+    check_room(wish.out, 0.0)
+    plan = prepare_plan(
+        wish.part,
+        wish.recipe,
+        str(cell_path),
+        units=wish.units,
+        scale=wish.scale,
+        rotate=wish.rotate_deg,
+        strict=wish.mode == "production",
+        progress=lambda share, text: tell(0.2 * share, text),
+    )
+    check_room(wish.out, float(plan.figures["duration_s"]))
+    folder = new_folder(wish.out, Path(plan.part["source_name"]).stem)
+    run_dir = launch.short_run_dir()
+    try:
+        job = run_dir / "job.lmdjob"
+        write_job(plan, job)
+        with running_cell(
+            cell_path,
+            cell,
+            run_dir,
+            time_mode=time_mode,
+            trace_dir=folder,
+            scenario=scenario,
+            seed=wish.seed,
+        ) as server:
+            header = {"part": plan.part["name"], "seed": wish.seed, "time": time_mode}
+            if scenario is not None:
+                header["scenario"] = scenario.stem
+            result = _on_cell(server, run_dir, job, folder, wish.mode, header, tell)
+    except BaseException:
+        # refused before a record was begun: leave nothing half-written behind
+        if not (folder / "record.mcap").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return _conclude(result, plan, folder, tell)
+
+
+def _check_wish(wish: Wish, cell: Cell, time_mode: str) -> Path | None:
+    """Options that do not fit the cell are refused before any work."""
+    if time_mode not in ("real", "virtual", "null"):
+        raise ConfigError(f"--time {time_mode}: must be real, virtual or null")
+    if wish.mode not in ("production", "development", "maintenance"):
+        raise ConfigError(f"--mode {wish.mode}: must be production, development or maintenance")
+    if not cell.simulated and time_mode != "real":
+        raise ConfigError(f"--time {time_mode}: cell {cell.name!r} is not simulated, only real is")
+    if wish.scenario is None:
+        return None
+    if not cell.simulated:
+        raise ConfigError(f"--scenario {wish.scenario}: cell {cell.name!r} is not simulated")
+    return find_file("scenarios", wish.scenario)
+
+
+@contextlib.contextmanager
+def running_cell(
+    cell_path: Path,
+    cell: Cell,
+    run_dir: Path,
+    *,
+    time_mode: str,
+    trace_dir: Path,
+    scenario: Path | None = None,
+    seed: int = 1,
+) -> Iterator[launch.Server]:
+    """Simulator (if the cell has one) and cell server, up while the block runs."""
+    with contextlib.ExitStack() as stack:
+        ready = None
+        if cell.simulated and time_mode != "null":
+            simulator = launch.Simulator(
+                cell_path,
+                time_mode=time_mode,
+                run_dir=run_dir,
+                out=trace_dir,
+                scenario=scenario,
+                seed=seed,
+            )
+            stack.callback(simulator.stop)
+            ready = simulator.ready
+        server = launch.Server(
+            cell_path,
+            time_mode=time_mode,
+            run_dir=run_dir,
+            simulator=ready,
+            scenario=scenario,
+            seed=seed,
+            trace_dir=trace_dir,
+        )
+        stack.callback(server.stop)
+        yield server
+
+
+def _on_cell(
+    server: launch.Server,
+    run_dir: Path,
+    job: Path,
+    folder: Path,
+    mode: str,
+    header: dict[str, Any],
+    tell: Tell,
+) -> dict[str, Any]:
+    """Build on a running cell; the server's own account of how it ended."""
+    tell(0.2, "starting the cell")
+    try:
+        with Client(run_dir, role="engineer", name="lmd run") as client:
+            make_ready(client)
+            client.call("load_job", path=str(job))
+            try:
+                client.call("start", record_dir=str(folder), mode=mode, header=header)
+            except CallError as exc:
+                if exc.reasons:
+                    raise PreflightError(exc.reasons) from None
+                raise
+            result = follow(client, lambda share: tell(0.2 + 0.7 * share, "building"))
+            client.call("shutdown")
+    except ApiError as exc:
+        if server.process.poll() is not None:
+            raise ApiError(f"{exc}; the server said: {server.last_words()}") from None
+        raise
+    return result
+
+
+def make_ready(client: Client) -> None:
+    """Bring a freshly started cell to IDLE, homed."""
+    state = client.call("status")["machine"]["state"]
+    if state == "ABORTED":
+        client.call("clear")
+        state = client.call("wait_state", states=["STOPPED"])["state"]
+    if state in ("STOPPED", "COMPLETE"):
+        client.call("reset")
+        state = client.call("wait_state", states=["IDLE"])["state"]
+    if state == "IDLE" and not client.call("home").get("homed"):
+        raise ApiError("homing did not succeed")
+
+
+def follow(client: Client, tell: Callable[[float], None]) -> dict[str, Any]:
+    """Wait for the end of a build; an interrupt stops it, then is raised again."""
+    try:
+        while True:
+            status = client.call("status")
+            progress = status["progress"]
+            if progress["duration_s"] > 0.0:
+                tell(min(1.0, progress["plan_time_s"] / progress["duration_s"]))
+            if status["machine"]["at_rest"] and not status["record"]["open"]:
+                break
+            if status["machine"]["state"] == "HELD":
+                # nobody is there to decide: a build that holds ends here, safely
+                client.call("stop")
+            wall_pause(LOOK_S)
+    except KeyboardInterrupt:
+        with contextlib.suppress(ApiError):
+            client.call("stop")
+            client.call("wait_state", states=["STOPPED"], timeout_s=30.0)
+        raise
+    return dict(client.call("result"))
+
+
+def _conclude(result: dict[str, Any], plan: BuildPlan, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Verify, sum up, write the report."""
+    tell(0.92, "verifying the record")
+    verification = verify_record(folder)
+    summary = summarise(folder, plan)
+    tell(0.95, "writing the report")
+    report = write_report(folder, plan=plan, verification=verification)
+    closed = result["record"]["result"] or {}
+    tell(1.0, "done")
+    return {
+        "state": closed.get("state", result["state"]),
+        "record": str(folder),
+        "report": {"pdf": str(report.pdf), "html": str(report.html)},
+        "planned": summary["planned"],
+        "executed": summary["executed"],
+        "truth": summary["truth"],
+        "position_error_steps": summary["position_error_steps"],
+        "time_ratio": result["time_ratio"],
+        "content_hash": closed.get("content_hash"),
+        "alarms": summary["alarms"],
+        "sealed": verification.ok,
+        "problems": list(verification.problems),
+    }
+
+
+def new_folder(out: Path, stem: str) -> Path:
+    """A new folder ``out/<part>-<date>-<time>``, with a number when that exists."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:60] or "part"
+    stamp = wall_iso().replace("-", "").replace(":", "").replace("T", "-").rstrip("Z")
+    for number in range(1, 1000):
+        suffix = f"-{number}" if number > 1 else ""
+        folder = out / f"{name}-{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not out.is_dir():
+                raise RecordError(f"--out {out}: is not a folder") from None
+            continue
+        except OSError as exc:
+            raise RecordError(f"--out {out}: cannot be made ({exc.strerror})") from None
+        return folder
+    raise RecordError(f"--out {out}: 999 records of this second exist")

@@ -1,0 +1,106 @@
+"""``lmd check``: is this cell, material, recipe, scenario or job file in order?"""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from controller.config import Cell, Material, load_cell, load_model, read_toml
+from controller.errors import ConfigError, LmdError, RecipeError
+from controller.planning.job import job_hash, read_job
+from controller.recipes import Recipe, check_recipe
+from firmware_bridge.errors import BridgeError
+from firmware_bridge.register_map import load_map
+
+# a key that only files of this kind have at top level
+_MARKS = (
+    ("motion", "cell"),
+    ("track", "recipe"),
+    ("density", "material"),
+    ("fault", "scenario"),
+    ("blocks", "map"),
+)
+_GCODE = {".gcode", ".nc", ".ngc", ".tap", ".cnc", ".g"}
+
+
+def refuse_gcode(path: Path) -> None:
+    """Raise ConfigError for G-code, which has no interpreter yet."""
+    if path.suffix.lower() in _GCODE:
+        raise ConfigError(
+            f"{path}: G-code is not read yet; give an STL, 3MF or STEP file, or a .lmdjob"
+        )
+
+
+def check_file(path: Path, cell_name: str = "sim") -> dict[str, Any]:
+    """What a file is, and what it says in short. Raises LmdError saying what is wrong."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    refuse_gcode(path)
+    if path.suffix == ".lmdjob":
+        plan = read_job(path)
+        return {"kind": "job", "hash": job_hash(plan), "warnings": list(plan.warnings)}
+    if path.suffix != ".toml":
+        raise ConfigError(f"{path}: neither a .toml file nor a .lmdjob")
+    kind = _kind_of(path)
+    if kind == "cell":
+        cell, _ = load_model(Cell, path)
+        return {"kind": kind, "name": cell.name, "warnings": []}
+    if kind == "material":
+        material, _ = load_model(Material, path)
+        return {"kind": kind, "name": material.name, "warnings": []}
+    if kind == "recipe":
+        recipe, _ = load_model(Recipe, path, RecipeError)
+        cell, _ = load_cell(cell_name)
+        warnings = check_recipe(recipe, cell, path, strict=False)
+        return {"kind": kind, "name": recipe.name, "warnings": warnings}
+    if kind == "map":
+        role = str(read_toml(path)[0].get("role", ""))
+        try:
+            return {"kind": kind, "name": load_map(path, role).title, "warnings": []}
+        except BridgeError as exc:
+            raise ConfigError(str(exc)) from None
+    if kind == "scenario":
+        return {"kind": kind, "name": _check_scenario(path), "warnings": []}
+    raise ConfigError(
+        f"{path}: has none of the tables that tell a cell (motion), a recipe (track), "
+        "a material (density), a scenario (fault) or a register map (blocks)"
+    )
+
+
+def _kind_of(path: Path) -> str:
+    data, _ = read_toml(path)
+    for mark, kind in _MARKS:
+        if mark in data:
+            return kind
+    if set(data) <= {"name", "title"} and "name" in data:
+        return "scenario"  # one in which nothing breaks
+    return ""
+
+
+def _check_scenario(path: Path) -> str:
+    """The simulator reads its scenarios itself; the host shares no code with it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hil_sim", "--check-scenario", str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines()
+        raise ConfigError(words[-1].removeprefix("error: ") if words else f"{path}: refused")
+    return str(tomllib.loads(path.read_text(encoding="utf-8"))["name"])
+
+
+def check_files(paths: list[Path], cell_name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every file's finding, and the mistakes of those that are not in order."""
+    found, mistakes = [], []
+    for path in paths:
+        try:
+            found.append({"file": str(path), "ok": True, **check_file(path, cell_name)})
+        except LmdError as exc:
+            found.append({"file": str(path), "ok": False, "error": str(exc)})
+            mistakes.append(str(exc))
+    return found, mistakes

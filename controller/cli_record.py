@@ -1,0 +1,105 @@
+"""``lmd record``: what build records say, and whether they are what was sealed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.errors import RecordError
+
+record = typer.Typer(help="Build records.", no_args_is_help=True, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Folder = Annotated[Path, typer.Argument(help="A record's folder, or one that holds records.")]
+
+
+def find_record(folder: Path) -> Path:
+    """The record in a folder: itself, or the newest one below it."""
+    if not folder.exists():
+        raise RecordError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: is a file, a record is a folder")
+    if (folder / "record.mcap").exists():
+        return folder
+    inside = sorted(folder.glob("*/record.mcap"), key=lambda p: p.stat().st_mtime_ns)
+    if not inside:
+        raise RecordError(f"{folder}: holds no record.mcap")
+    return inside[-1].parent
+
+
+@record.command()
+def verify(folder: Folder, json: Json = False) -> None:
+    """Check every byte of a record against its seals; exit code 4 when it differs."""
+    from dataclasses import asdict
+
+    from controller.record.verify import verify_record
+    from controller.terminal import print_json
+
+    found = verify_record(find_record(folder))
+    if json:
+        print_json({"record": str(find_record(folder)), "verdict": found.verdict, **asdict(found)})
+    else:
+        print(f"{find_record(folder)}: {found.verdict}")
+        for line in (*found.problems, *found.notes):
+            print(f"  {line}")
+    if not found.ok:
+        raise typer.Exit(4)
+
+
+@record.command()
+def info(folder: Folder, json: Json = False) -> None:
+    """Planned, executed and simulated figures of a record."""
+    from controller.record.summary import summarise
+    from controller.terminal import FIGURES, print_json, print_table
+
+    where = find_record(folder)
+    found = summarise(where)
+    if json:
+        print_json({"record": str(where), **found})
+        return
+    truth = found["truth"] or {}
+    rows = [
+        [name, found["planned"].get(key), found["executed"].get(key), truth.get(key)]
+        for key, name in FIGURES
+    ]
+    print_table(
+        f"{where.name}: {found['state']}", ["", "planned", "executed", "simulated truth"], rows
+    )
+    print(f"content hash    {found['content_hash']}")
+
+
+@record.command()
+def report(folder: Folder, json: Json = False) -> None:
+    """Write report.pdf and report.html again."""
+    from controller.record.report import write_report
+    from controller.terminal import print_json
+
+    paths = write_report(find_record(folder))
+    if json:
+        print_json({"pdf": str(paths.pdf), "html": str(paths.html)})
+    else:
+        print(paths.pdf)
+        print(paths.html)
+
+
+@record.command()
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
+    form: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+    json: Json = False,
+) -> None:
+    """Telemetry and events as CSV or Parquet."""
+    from controller.record.export import export_csv, export_parquet
+    from controller.record.reader import read_record
+    from controller.terminal import print_json
+
+    makers = {"csv": export_csv, "parquet": export_parquet}
+    if form not in makers:
+        raise RecordError(f"--format {form}: must be csv or parquet")
+    paths = makers[form](read_record(find_record(folder)), out)
+    if json:
+        print_json({"files": [str(p) for p in paths]})
+    else:
+        for path in paths:
+            print(path)

@@ -1,0 +1,147 @@
+"""Starts the processes of a cell and ends them by their process ids.
+
+``Simulator`` is ``python -m hil_sim``, ``Server`` is ``lmd serve``; both live as long as
+their standard input stays open, so that none outlives a caller that was killed.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from controller.errors import ApiError, ConfigError, LmdError
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+
+
+def short_run_dir() -> Path:
+    """A private folder whose path is short enough for Unix sockets (108 bytes)."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base is None or len(base) > 40 or not os.access(base, os.W_OK):
+        base = None
+    return Path(tempfile.mkdtemp(prefix="lmd-", dir=base))
+
+
+class Child:
+    """One child process that prints a JSON line when it is ready."""
+
+    what = "process"
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self._log_path = log
+        self._log = log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        try:
+            self.ready = self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def _await_ready(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        fd = self.process.stdout.fileno()
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([fd], [], [], READY_TIMEOUT_S)[0]:
+                raise ApiError(f"the {self.what} was not ready after {READY_TIMEOUT_S:g} s")
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                code = self.process.wait()
+                said = self.last_words()
+                kind: type[LmdError] = ConfigError if code == 2 else ApiError
+                raise kind(said or f"the {self.what} ended at once with code {code}")
+            line += chunk
+        ready: dict[str, Any] = json.loads(line)
+        return ready
+
+    def last_words(self) -> str:
+        """The last line that the process wrote to its log."""
+        self._log.flush()
+        lines = self._log_path.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("error: ") if lines else ""
+
+    def stop(self) -> int:
+        """End the process: close its input, then SIGTERM, then SIGKILL; its exit code."""
+        process = self.process
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        for end in (None, process.terminate, process.kill):
+            if end is not None:
+                end()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+                break
+        if process.stdout is not None:
+            process.stdout.close()
+        self._log.close()
+        return process.returncode if process.returncode is not None else -1
+
+
+class Simulator(Child):
+    """The virtual cell as a process of its own."""
+
+    what = "simulator"
+
+    def __init__(
+        self,
+        cell: Path,
+        *,
+        time_mode: str,
+        run_dir: Path,
+        out: Path,
+        scenario: Path | None = None,
+        seed: int = 1,
+    ) -> None:
+        arguments = ["hil_sim", "--cell", str(cell), "--time", time_mode, "--seed", str(seed)]
+        arguments += ["--out", str(out), "--run-dir", str(run_dir)]
+        if scenario is not None:
+            arguments += ["--scenario", str(scenario)]
+        super().__init__(arguments, run_dir / "simulator.log")
+
+
+class Server(Child):
+    """The cell server as a process of its own."""
+
+    what = "cell server"
+
+    def __init__(
+        self,
+        cell: Path,
+        *,
+        time_mode: str,
+        run_dir: Path,
+        simulator: dict[str, Any] | None = None,
+        scenario: Path | None = None,
+        seed: int = 1,
+        trace_dir: Path | None = None,
+    ) -> None:
+        arguments = ["controller", "serve", "--cell", str(cell), "--time", time_mode]
+        arguments += ["--run-dir", str(run_dir), "--while-input-open"]
+        if simulator is not None:
+            table = run_dir / "simulator.json"
+            table.write_text(json.dumps(simulator))
+            arguments += ["--simulator", str(table)]
+        if time_mode == "null":
+            arguments += ["--seed", str(seed)]
+            if trace_dir is not None:
+                arguments += ["--trace-dir", str(trace_dir)]
+            if scenario is not None:
+                arguments += ["--scenario", str(scenario)]
+        super().__init__(arguments, run_dir / "server.log")
