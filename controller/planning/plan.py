@@ -8,6 +8,8 @@ import numpy as np
 from controller import __version__
 from controller.config import Cell, Material
 from controller.errors import PlanError
+from controller.geometry import part_figures
+from controller.geometry.polygons import region_area
 from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, LayerSlice, PartMesh, Track
 from controller.planning import powder, quality
 from controller.planning.job import job_hash
@@ -18,8 +20,8 @@ from controller.planning.segments import SegmentSet, make_segments, role_lengths
 from controller.recipes import Recipe
 from firmware_bridge.segments import N_AXES, TICK_S
 
-# the firmware counts on-time in unsigned 32 bit microseconds
-FIRMWARE_LONGEST_EMISSION_S = 0xFFFFFFFF * TICK_S
+# the firmware's limit is configured in unsigned 32 bit milliseconds (docs/protocol.md, 8)
+FIRMWARE_LONGEST_EMISSION_S = 0xFFFFFFFF * 1e-3
 # deposit below this share of the target volume: the part will not clean up
 LEAST_FILL = 0.95
 MOST_FILL = 1.5
@@ -64,10 +66,12 @@ def plan_build(
     output = quality.CommandCurve(made.segments, cell.laser.rated_power_w)
     energy_j = quality.bead_energy_j(output, gates, cell.laser)
     rows = _track_rows(path, profile, gates, made, energy_j)
-    layer_rows = _layer_rows(path, profile, layers, recipe)
-    figures = _figures(path, profile, gates, layer_rows, energy_j, duration_s, recipe)
+    layer_rows = _layer_rows(path, profile, layers)
+    figures = _figures(path, profile, gates, len(layer_rows), energy_j, duration_s)
+    figures["part"] = _part(part)
     figures["volume_mm3"] = float(part.volume_mm3)
-    figures["target_volume_mm3"] = _target_volume_mm3(layers, recipe)
+    volumes = part_figures(part, list(layers), list(tracks), recipe)
+    figures["target_volume_mm3"] = volumes["target_volume_mm3"]
     flow = powder.nozzle_flow(timeline, hopper, cell.powder)
     _, mass_g = flow.at(np.array([duration_s]))
     _, at_edges_g = flow.at(np.concatenate([gates.on_s, gates.off_s]))
@@ -81,7 +85,7 @@ def plan_build(
     coarsest = min(a.steps_per_mm for a in cell.motion.axes[:3])
     figures["beam_position_error_mm"] = quality.beam_position_error_mm(path, cell.laser, coarsest)
     figures["cost"] = _cost(figures, cell, material)
-    _check(figures, gates, cell, recipe, hopper)
+    _check(figures, gates, cell, hopper)
     notes = (*warnings, *_warnings(path, profile, gates, figures, cell))
     figures["warnings"] = list(notes)
     plan = BuildPlan(
@@ -145,9 +149,7 @@ def _track_rows(
     return rows
 
 
-def _layer_rows(
-    path: MovePath, profile: Profile, layers: Sequence[LayerSlice], recipe: Recipe
-) -> np.ndarray:
+def _layer_rows(path: MovePath, profile: Profile, layers: Sequence[LayerSlice]) -> np.ndarray:
     """A layer lasts from the end of the one before to the end of its last overrun."""
     number = path.beads["layer"]
     rows = np.zeros(len(layers), dtype=LAYER_ROW)
@@ -161,7 +163,7 @@ def _layer_rows(
         end = int(np.searchsorted(number, layer.index, side="right"))
         row["layer"], row["z_mm"] = layer.index, layer.z_nozzle_mm
         row["first_track"], row["n_tracks"] = first, end - first
-        row["area_mm2"] = _area_mm2(layer)
+        row["area_mm2"] = sum(region_area(r) for r in layer.regions)
         row["start_s"] = now
         if end > first:
             after = path.beads["end_move"][end - 1] + 1  # the overrun ends there
@@ -170,42 +172,18 @@ def _layer_rows(
     return rows
 
 
-def _ring_area_mm2(ring: np.ndarray) -> float:
-    x, y = ring[:, 0], ring[:, 1]
-    return 0.5 * float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
-
-
-def _area_mm2(layer: LayerSlice) -> float:
-    return sum(
-        abs(_ring_area_mm2(r.outer_mm)) - sum(abs(_ring_area_mm2(h)) for h in r.holes_mm)
-        for r in layer.regions
-    )
-
-
-def _target_volume_mm3(layers: Sequence[LayerSlice], recipe: Recipe) -> float:
-    """Sections as sliced (allowance included) times layer height; open chains as beads."""
-    solid = sum(_area_mm2(layer) for layer in layers) * recipe.layers.height_mm
-    chain = sum(
-        float(np.linalg.norm(np.diff(c, axis=0), axis=1).sum())
-        for layer in layers
-        for c in layer.open_chains_mm
-    )
-    return float(solid + chain * recipe.bead.area_mm2)
-
-
 def _figures(
     path: MovePath,
     profile: Profile,
     gates: Gates,
-    layer_rows: np.ndarray,
+    n_layers: int,
     energy_j: np.ndarray,
     duration_s: float,
-    recipe: Recipe,
 ) -> dict[str, Any]:
     emission_mm, travel_mm = role_lengths_mm(path, profile)
     on_s = gates.off_s - gates.on_s
     return {
-        "layers": len(layer_rows),
+        "layers": n_layers,
         "tracks": len(path.beads),
         "moves": len(path.speed_mm_s),
         "length_mm": {"emission": emission_mm, "travel": travel_mm},
@@ -229,18 +207,16 @@ def _cost(figures: Mapping[str, Any], cell: Cell, material: Material) -> dict[st
     }
 
 
-def _check(
-    figures: Mapping[str, Any], gates: Gates, cell: Cell, recipe: Recipe, hopper: int
-) -> None:
+def _check(figures: Mapping[str, Any], gates: Gates, cell: Cell, hopper: int) -> None:
     longest = figures["longest_emission_s"]
     bead = int(np.argmax(gates.off_s - gates.on_s))
     for limit, name in (
         (cell.laser.longest_emission_s, f"laser.longest_emission of cell {cell.name!r}"),
         (FIRMWARE_LONGEST_EMISSION_S, "the firmware's counter"),
     ):
-        if longest > limit:
+        if longest >= limit:  # the firmware shuts the gate exactly at its limit
             raise PlanError(
-                f"bead {bead}: {longest:.1f} s of unbroken emission above {limit:g} s ({name})"
+                f"bead {bead}: {longest:.1f} s of unbroken emission, not below {limit:g} s ({name})"
             )
     held = cell.powder.hoppers[hopper]
     if figures["powder_g"] > held.mass_g:

@@ -22,7 +22,8 @@ from tests.unit.planning_cases import (
 )
 
 KEYS = {
-    "layers", "tracks", "moves", "length_mm", "duration_s", "emission_s", "longest_emission_s",
+    "part", "layers", "tracks", "moves", "length_mm", "duration_s",
+    "emission_s", "longest_emission_s",
     "energy_j", "powder_g", "deposited_g", "volume_mm3", "target_volume_mm3",
     "deposit_volume_mm3", "max_power_error_w", "beam_position_error_mm", "cost", "warnings", "hash",
 }  # fmt: skip
@@ -115,7 +116,7 @@ def test_axis_that_does_not_begin_at_zero_counts_from_its_own_end():
 
 def test_emission_longer_than_the_source_allows_is_refused():
     short = cell_with(('longest_emission = "600 s"', 'longest_emission = "1 s"'))
-    with pytest.raises(PlanError, match=r"1\.2 s of unbroken emission above 1 s"):
+    with pytest.raises(PlanError, match=r"1\.2 s of unbroken emission, not below 1 s"):
         plan([track([(140, 145), (152, 145)])], cell=short)
 
 
