@@ -42,16 +42,35 @@ class Commands:
         self._keep_until_us = -1  # machine time up to which time must run
         self._execute_wall_s = [-1.0, -1.0]
         self.api: ApiServer | None = None
+        self.booting = True  # time runs although the machine is at rest
         self._resting = False
         ex.on_tick.append(self._tick)
         ex.on_rest.append(self._rest)
         ex.journal.listeners.append(self._event)
 
+    def attach(self, api: ApiServer) -> None:
+        """The server to push snapshots, events and telemetry to."""
+        self.api = api
+        api.on_subscribers = self._subscribers
+
+    def set_header(self, header: Mapping[str, Any]) -> None:
+        """Header entries of the records to come."""
+        self._header = dict(header)
+
+    def _subscribers(self, telemetry: bool) -> None:
+        """Rows are packed for the stream only while somebody reads them."""
+        assert self.api is not None
+        listeners, row = self.ex.journal.row_listeners, self.api.push_row
+        if telemetry and row not in listeners:
+            listeners.append(row)
+        elif not telemetry and row in listeners:
+            listeners.remove(row)
+
     # --- time ----------------------------------------------------------------------------
 
     def _rest(self) -> None:
         """Called each tick at rest: let waiters go, and time stand still."""
-        if self._keep_until_us > self.ex.now_us():
+        if self.booting or self._keep_until_us > self.ex.now_us():
             return
         self._keep_until_us = -1
         waiters, self._waiters = self._waiters, []
@@ -70,7 +89,12 @@ class Commands:
         self._resting = False
         self._loop.release()
 
-    async def _at_rest(self) -> None:
+    def release(self) -> None:
+        """Let time run until the machine is at rest."""
+        self._let_run()
+
+    async def rest(self) -> None:
+        """Wait until the machine is at rest (checked once a control tick)."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
@@ -247,7 +271,7 @@ class Commands:
         _only(params)
         self.ex.home(str(caller))
         self._let_run()
-        await self._at_rest()
+        await self.rest()
         motion = self.ex.motion
         return {**self.state(), "homed": motion is not None and bool(motion.homed)}
 
@@ -289,7 +313,7 @@ class Commands:
         ):
             raise CallError("BAD_PARAMS", f"seconds must be above 0, at most {LONGEST_ADVANCE_S:g}")
         self._let_run(round(seconds * 1e6))
-        await self._at_rest()
+        await self.rest()
         return self.state()
 
     async def _shutdown(self, caller: Caller, params: dict[str, Any]) -> Any:

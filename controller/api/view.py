@@ -9,6 +9,7 @@ from controller.machine.executor import Executor
 from controller.machine.interlocks import emission_blockers
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
+_TOLD = ("state", "content_hash", "rows", "events", "length", "t_us", "key_id", "folder", "error")
 DEVICES = ("motion", "laser", "powder", "gas", "chiller", "oxygen", "pyrometer", "safety")
 
 
@@ -90,10 +91,11 @@ def view(ex: Executor, extra: dict[str, Any]) -> dict[str, Any]:
 def record_view(ex: Executor) -> dict[str, Any]:
     """Where the record is, and its result when it is closed."""
     start_us, end_us = ex.execute_us
+    result = ex.journal.result
     return {
         "folder": None if ex.journal.folder is None else str(ex.journal.folder),
         "open": ex.journal.record is not None,
-        "result": plain(ex.journal.result) if ex.journal.result is not None else None,
+        "result": None if result is None else {k: plain(result[k]) for k in _TOLD if k in result},
         "execute_s": (end_us - start_us) * 1e-6 if 0 <= start_us <= end_us else None,
     }
 

@@ -18,7 +18,10 @@ LOW_SHARE = 0.8  # of the set flow
 GAS_SETTLE_US = 2_000_000  # a flow controller's way to a new setpoint
 # A laser reading shows emission without a command when the gate was shut this long before
 # it, and a status that came this long after it (the power is measured meanwhile) says so too.
+# The source's meter lags by tens of ms: soon after the gate only a high reading proves much.
 GATE_QUIET_US = 40_000
+QUIET_SHARE = 0.2  # of rated power
+LONG_QUIET_US = 120_000  # then anything above the threshold does
 JUDGE_AFTER_US = 20_000
 
 
@@ -31,6 +34,7 @@ class Limits:
     coolant_low_deg_c: float
     coolant_high_deg_c: float
     laser_threshold_w: float
+    laser_rated_w: float
     powder_settle_us: int
     oxygen_limit_ppm: float | None = None  # None: the alloy may be built in open air
 
@@ -52,6 +56,7 @@ class Limits:
             coolant_low_deg_c=cell.limits.coolant_deg_c[0],
             coolant_high_deg_c=cell.limits.coolant_deg_c[1],
             laser_threshold_w=cell.laser.threshold_power_w,
+            laser_rated_w=cell.laser.rated_power_w,
             powder_settle_us=round(3e6 * cell.powder.lag_s) + 1_000_000,
             oxygen_limit_ppm=limit,
         )
@@ -228,9 +233,13 @@ def _emission_uncommanded(s: MachineSnapshot, lim: Limits) -> bool | None:
     at_us = s.laser.at_us
     if s.motion is None or s.motion.received_us - at_us < JUDGE_AFTER_US:
         return None
-    if at_us - s.gate_open_us < GATE_QUIET_US:
+    quiet_us = at_us - s.gate_open_us
+    if quiet_us < GATE_QUIET_US:
         return None
-    return s.laser.power_measured_w > lim.laser_threshold_w
+    long = quiet_us >= LONG_QUIET_US
+    return s.laser.power_measured_w > (
+        lim.laser_threshold_w if long else QUIET_SHARE * lim.laser_rated_w
+    )
 
 
 def _back_reflection(s: MachineSnapshot, lim: Limits) -> bool | None:
