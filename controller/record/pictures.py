@@ -1,27 +1,23 @@
 """Pictures of a plan and of what was executed: tracks drawn as beads of their true width.
 
-The view is an orthographic projection with the beads sorted from far to near, each drawn
+The view is an orthographic projection with the beads sorted from low to high, each drawn
 as a line as wide as the bead and shaded by its direction: a deposit looks like a deposit,
 and 40,000 beads take well under a second (matplotlib's own 3-D axes: several).
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from controller.config import Cell
 from controller.errors import RecordError
 from controller.model import BuildPlan
-from controller.record.reader import Record
-from controller.record.summary import cell_of, recipe_of
-from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, POWER_FULL, ticks_of
+from controller.record.beads import Beads, beads_of_plan
+from controller.record.summary import cell_of
 
 COLOUR_BY = ("power", "speed", "time", "layer")
-MAX_BEADS = 40_000
 INK, MUTED, FAINT = "#1d2733", "#5c6875", "#c9d0d8"
 _LABEL = {
     "power": "laser power, W",
@@ -29,156 +25,18 @@ _LABEL = {
     "time": "plan time, s",
     "layer": "layer",
 }
-_MAP = {"power": "inferno", "speed": "viridis", "time": "plasma", "layer": "viridis"}
-_DEFAULT_WIDTH_MM = 1.0
+_MAP = {"power": "heat", "speed": "viridis", "time": "plasma", "layer": "viridis"}
+_HEAT = (0.04, 0.80)  # part of the inferno map: full power is a glowing orange, not pale yellow
 
 
-@dataclass(frozen=True)
-class Beads:
-    """Straight pieces of bead with their values; n pieces."""
+def colour_map(name: str) -> Any:
+    """A colour map by name: "heat", or any of matplotlib's."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
-    start_mm: np.ndarray  # (n, 3)
-    end_mm: np.ndarray  # (n, 3)
-    layer: np.ndarray  # (n,) int
-    values: dict[str, np.ndarray]  # name -> (n,) float
-    width_mm: float
-    travel_mm: np.ndarray  # (m, 2, 3) moves with the gate shut
-    travel_layer: np.ndarray  # (m,) int
-
-    def __len__(self) -> int:
-        return len(self.start_mm)
-
-    def only(self, keep: np.ndarray) -> "Beads":
-        """The pieces where ``keep`` is true, with all travel."""
-        return Beads(
-            self.start_mm[keep],
-            self.end_mm[keep],
-            self.layer[keep],
-            {k: v[keep] for k, v in self.values.items()},
-            self.width_mm,
-            self.travel_mm,
-            self.travel_layer,
-        )
-
-
-def beads_of_plan(plan: BuildPlan, max_beads: int = MAX_BEADS) -> Beads:
-    """The beads that the segments of a plan draw, neighbours joined to at most ``max_beads``.
-
-    Power and speed are those of the wire (ramps and corners included), not the track's set
-    values. On a cell with other than plain XYZ kinematics the plan's path is used, with the
-    tracks' set values.
-    """
-    cell = cell_of(plan)
-    recipe = recipe_of(plan)
-    width = recipe.bead.width_mm if recipe is not None else _DEFAULT_WIDTH_MM
-    if cell is None or cell.motion.kinematics != "xyz" or len(plan.segments) == 0:
-        return _beads_of_path(plan, width)
-    return _beads_of_segments(plan, cell, width, max_beads)
-
-
-def _beads_of_segments(plan: BuildPlan, cell: Cell, width: float, max_beads: int) -> Beads:
-    segments = plan.segments
-    flags = segments["flags"]
-    steps = segments["steps"][:, :3].astype(np.int64)
-    steps[(flags & FLAG_PARAM) != 0] = 0
-    per_mm = np.array([a.steps_per_mm for a in cell.motion.axes[:3]])
-    corner = np.vstack([np.zeros((1, 3), np.int64), np.cumsum(steps, axis=0)])
-    corner_mm = (corner + plan.start_steps[:3]) / per_mm
-    ticks = ticks_of(segments)
-    time_s = np.concatenate([[0], np.cumsum(ticks)]) * 1e-6
-    power_w = segments["end_power"] / POWER_FULL * cell.laser.rated_power_w
-    track = np.searchsorted(plan.tracks["first_segment"], np.arange(len(segments)), "right") - 1
-    gate = (flags & FLAG_GATE) != 0
-    moving = steps.any(axis=1)
-    step = max(1, -(-int((gate & moving).sum()) // max_beads))
-    start, end = _join(gate & moving, track, step)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(corner_mm, axis=0), axis=1))])
-    energy = np.concatenate([[0], np.cumsum(power_w * ticks * 1e-6)])
-    seconds = np.maximum(time_s[end] - time_s[start], 1e-9)
-    layer_of = plan.tracks["layer"] if len(plan.tracks) else np.zeros(1, np.int64)
-    idle_start, idle_end = _join(~gate & moving, track, 1)
-    layer = layer_of[np.clip(track[start], 0, None)].astype(np.int64)
-    return Beads(
-        start_mm=corner_mm[start],
-        end_mm=corner_mm[end],
-        layer=layer,
-        values={
-            "power": (energy[end] - energy[start]) / seconds,
-            "speed": (length[end] - length[start]) / seconds,
-            "time": time_s[start],
-            "layer": layer.astype(np.float64),
-        },
-        width_mm=width,
-        travel_mm=np.stack([corner_mm[idle_start], corner_mm[idle_end]], axis=1),
-        travel_layer=layer_of[np.clip(track[idle_start], 0, None)].astype(np.int64),
-    )
-
-
-def _join(wanted: np.ndarray, track: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corner indices (start, end) of runs of ``wanted`` segments of one track, ``step`` each."""
-    index = np.flatnonzero(wanted)
-    if len(index) == 0:
-        return index, index
-    breaks = np.flatnonzero((np.diff(index) > 1) | (np.diff(track[index]) != 0)) + 1
-    starts, ends = [], []
-    for run in np.split(index, breaks):
-        starts.append(run[::step])
-        ends.append(np.append(run[::step][1:], run[-1] + 1))
-    return np.concatenate(starts), np.concatenate(ends)
-
-
-def _beads_of_path(plan: BuildPlan, width: float) -> Beads:
-    tracks = plan.tracks
-    points = plan.path_mm
-    starts = np.concatenate(
-        [np.arange(r["first_point"], r["first_point"] + r["n_points"] - 1) for r in tracks]
-        or [np.zeros(0, np.int64)]
-    ).astype(np.int64)
-    owner = np.repeat(np.arange(len(tracks)), np.maximum(tracks["n_points"] - 1, 0))
-    layer = tracks["layer"][owner].astype(np.int64)
-    return Beads(
-        start_mm=points[starts],
-        end_mm=points[starts + 1],
-        layer=layer,
-        values={
-            "power": tracks["power_set_w"][owner],
-            "speed": tracks["speed_mm_s"][owner],
-            "time": tracks["start_s"][owner],
-            "layer": layer.astype(np.float64),
-        },
-        width_mm=width,
-        travel_mm=np.zeros((0, 2, 3)),
-        travel_layer=np.zeros(0, np.int64),
-    )
-
-
-def beads_of_record(record: Record, width_mm: float, max_beads: int = MAX_BEADS) -> Beads:
-    """What the telemetry saw deposited: positions with the gate open, value ``power``
-    (measured), ``pool`` (melt-pool temperature) and ``layer``."""
-    rows = record.telemetry
-    on = rows["gate"] > 0.5
-    pair = on[:-1] & on[1:] if len(rows) else np.zeros(0, bool)
-    if len(rows):
-        pair &= np.diff(rows["t_us"]) < 100_000
-    start, end = _join(pair, rows["track"][:-1].astype(np.int64) if len(rows) else pair, 1)
-    step = max(1, -(-len(start) // max_beads))
-    if step > 1:
-        start, end = _join(pair, rows["track"][:-1].astype(np.int64), step)
-    xyz = np.column_stack([rows[f"{k}_mm"] for k in "xyz"]).astype(np.float64)
-    layer = np.nan_to_num(rows["layer"][start], nan=-1).astype(np.int64)
-    return Beads(
-        start_mm=xyz[start],
-        end_mm=xyz[end],
-        layer=layer,
-        values={
-            "power": rows["power_measured_w"][start].astype(np.float64),
-            "pool": rows["pool_temp_deg_c"][start].astype(np.float64),
-            "layer": layer.astype(np.float64),
-        },
-        width_mm=width_mm,
-        travel_mm=np.zeros((0, 2, 3)),
-        travel_layer=np.zeros(0, np.int64),
-    )
+    if name != "heat":
+        return colormaps[name]
+    return LinearSegmentedColormap.from_list("heat", colormaps["inferno"](np.linspace(*_HEAT, 64)))
 
 
 def limits_of(values: np.ndarray, at_least: float = 0.0) -> tuple[float, float]:
@@ -216,7 +74,7 @@ def draw_view(
 
     ax.set_axis_off()
     ax.set_aspect("equal", adjustable="box", anchor="C")
-    mappable = ScalarMappable(Normalize(*limits), cmap)
+    mappable = ScalarMappable(Normalize(*limits), colour_map(cmap))
     if len(beads) == 0:
         ax.text(0.5, 0.5, "no deposit", ha="center", va="center", color=MUTED,
                 transform=ax.transAxes)  # fmt: skip
@@ -237,8 +95,10 @@ def draw_view(
     ax.set_xlim(box_low[0], box_high[0])
     ax.set_ylim(box_low[1], box_high[1])
 
+    # Seen from above, a sight line meets the higher bead first: by height, then from far to
+    # near, no bead is drawn over one that hides it, however long the beads are.
     middle = (beads.start_mm + beads.end_mm) / 2
-    order = np.argsort(depth(middle), kind="stable")
+    order = np.lexsort((depth(middle), np.round(middle[:, 2], 3)))
     colours = mappable.to_rgba(np.nan_to_num(values, nan=limits[0]))
     colours[~np.isfinite(values)] = _rgba(unknown)
     colours[:, :3] *= _shade(beads)[:, None]
@@ -353,16 +213,15 @@ def show_job(
     png_path = Path(png_path)
     if png_path.suffix.lower() != ".png":
         raise RecordError(f"{png_path}: pictures are PNG, the name must end in .png")
-    beads = beads_of_plan(plan)
     if layer is not None:
-        present = sorted(np.unique(beads.layer).tolist())
+        present = sorted(np.unique(plan.tracks["layer"]).tolist())
         if layer not in present:
             raise RecordError(
                 f"layer {layer} is not in the job, it has layers {present[0]} to {present[-1]}"
                 if present
                 else f"layer {layer} is not in the job, it deposits nothing"
             )
-        beads = beads.only(beads.layer == layer)
+    beads = beads_of_plan(plan, layer=layer)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -407,7 +266,7 @@ def _draw_layer(
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
 
-    mappable = ScalarMappable(Normalize(*limits), cmap)
+    mappable = ScalarMappable(Normalize(*limits), colour_map(cmap))
     ends = np.concatenate([beads.start_mm, beads.end_mm])[:, :2]
     pad = beads.width_mm * 0.5 + 0.06 * float(np.ptp(ends, axis=0).max())
     low, high = ends.min(0) - pad, ends.max(0) + pad

@@ -18,11 +18,10 @@ import numpy as np
 
 from controller.errors import RecordError
 from controller.model import BuildPlan
+from controller.record.beads import beads_of_plan, beads_of_record
 from controller.record.charts import INK, MUTED, draw_strips
 from controller.record.content import BAD, GOOD, NEUTRAL, ODD, Content, make_content
 from controller.record.pictures import (
-    beads_of_plan,
-    beads_of_record,
     draw_view,
     limits_of,
     plate_of,
@@ -288,7 +287,7 @@ def _pictures(figure: Any, content: Content, axes: list[Any], bars: list[Any]) -
     if len(done):
         values = done.values["power"]
         # the first and last moments of a track show the source's rise, not its level
-        mappable = draw_view(axes[1], done, values, "plasma", _power_range(values),
+        mappable = draw_view(axes[1], done, values, "heat", _power_range(values),
                              plate_mm=plate)  # fmt: skip
         _bar(figure, mappable, bars[1], "measured power, W")
         bars[1].xaxis.set_major_locator(MaxNLocator(5))

@@ -12,9 +12,10 @@ import pytest
 
 from controller.errors import RecordError
 from controller.record import report
+from controller.record.beads import beads_of_plan, beads_of_record
 from controller.record.charts import COLUMNS, reduce_columns, settled_emission
 from controller.record.content import make_content
-from controller.record.pictures import beads_of_plan, beads_of_record, show_job
+from controller.record.pictures import show_job
 from controller.record.reader import read_record
 from controller.record.report import write_report
 from controller.record.verify import verify_record
