@@ -1,6 +1,8 @@
 """``lmd serve``, ``lmd sim``, ``lmd devices``: a cell's processes and its devices."""
 
 import asyncio
+import importlib
+import json as json_lib
 import os
 import sys
 from pathlib import Path
@@ -32,15 +34,13 @@ def default_run_dir(cell_name: str) -> Path:
 
 def read_channels(cell_name: str, simulator: Path | None) -> dict[str, Any] | None:
     """The simulator's ready line: given, or as a running ``lmd sim`` of this cell left it."""
-    import json
-
     path = simulator or default_run_dir(cell_name) / "simulator.json"
     if not path.exists():
         if simulator is not None:
             raise ConfigError(f"--simulator {path}: no such file")
         return None
     try:
-        ready = json.loads(path.read_text(encoding="utf-8"))
+        ready = json_lib.loads(path.read_text(encoding="utf-8"))
         ready["channels"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ConfigError(f"{path}: is no ready line of a simulator ({exc})") from None
@@ -66,28 +66,52 @@ def serve(
     ] = False,
 ) -> None:
     """The cell server: supervisor, device loops, motion link, API."""
-    from controller.api.serve import serve_cell
+    from controller.api.serve import ServeSettings
+    from controller.api.serve import serve as run_server
 
     path = find_file("cells", cell)
     config, _ = load_cell(str(path))
     mode = time or ("virtual" if config.simulated else "real")
-    ready = None
-    if config.simulated and mode != "null":
-        ready = read_channels(config.name, simulator)
-        if ready is None:
-            raise ConfigError(
-                f"cell {config.name!r} is simulated and no simulator runs; start one first: "
-                f"lmd sim --cell {cell}"
-            )
-    serve_cell(
-        path,
-        run_dir or default_run_dir(config.name),
-        time_mode=mode,
-        simulator=ready,
-        scenario=None if scenario is None else find_file("scenarios", scenario),
-        seed=seed,
-        trace_dir=trace_dir,
-        while_input_open=while_input_open,
+    where = run_dir or default_run_dir(config.name)
+    where.mkdir(parents=True, exist_ok=True)
+    ready: dict[str, Any] = {}
+    null_cell = None
+    if mode == "null":
+        chosen = None if scenario is None else find_file("scenarios", scenario)
+        null_cell = _null_cell(path, chosen, seed, trace_dir or where)
+    elif config.simulated:
+        ready = read_channels(config.name, simulator) or {}
+        if not ready:
+            raise ConfigError(_start_one_first(config.name, cell))
+    run_server(
+        ServeSettings(
+            cell=str(path),
+            run_dir=where,
+            time_mode=mode,
+            channels=ready.get("channels"),
+            time_socket=ready.get("time_socket"),
+            simulator=null_cell,
+            on_ready=lambda said: print(json_lib.dumps({"ready": True, **said}), flush=True),
+            while_input_open=while_input_open,
+        )
+    )
+
+
+def _null_cell(cell: Path, scenario: Path | None, seed: int, trace_dir: Path) -> Any:
+    """The simulator as an object, taken by name: the rooms do not import each other.
+
+    The one place where both meet in a process (docs/decisions).
+    """
+    simulator = importlib.import_module("hil_sim.null")
+    try:
+        return simulator.NullCell(cell, scenario, seed, trace_dir)
+    except simulator.CellFileError as exc:
+        raise ConfigError(str(exc)) from None
+
+
+def _start_one_first(name: str, cell: str) -> str:
+    return (
+        f"cell {name!r} is simulated and no simulator runs; start one first: lmd sim --cell {cell}"
     )
 
 
@@ -200,10 +224,7 @@ def _with_devices(
     config, _ = load_cell(cell)
     ready = read_channels(config.name, simulator) if config.simulated else None
     if config.simulated and ready is None:
-        raise ConfigError(
-            f"cell {config.name!r} is simulated and no simulator runs; start one first: "
-            f"lmd sim --cell {cell}"
-        )
+        raise ConfigError(_start_one_first(config.name, cell))
     socket = ready.get("time_socket") if ready else None
     loop = VirtualLoop(WireTime(socket)) if socket else RealLoop()
     asyncio.set_event_loop(loop)

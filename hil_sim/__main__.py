@@ -33,6 +33,14 @@ GREATEST_SEED = (1 << 63) - 1
 def main(arguments: list[str] | None = None) -> int:
     """Run the simulator; the exit code."""
     options = _parser().parse_args(arguments)
+    if options.check_scenario is not None:
+        try:
+            faults.load(options.check_scenario)
+        except (cellfile.CellFileError, OSError) as exc:
+            return _refuse(exc)
+        return 0
+    if options.cell is None:
+        return _refuse(ValueError("--cell: give the cell file to simulate"))
     try:
         cell_file = cellfile.load(options.cell)
         scenario = faults.load(options.scenario) if options.scenario else faults.NOMINAL
@@ -66,9 +74,12 @@ def _serve(cell: SimCell, virtual: bool, folder: _RunFolder) -> None:
                 "time_socket": socket_path,
                 "channels": [cell.ends[number].describe() for number in sorted(cell.ends)],
             }
-            print(json.dumps(ready), flush=True)
+            line = json.dumps(ready)
+            folder.table.write_text(line + "\n")
+            print(line, flush=True)
             server.serve(wake_fd)
     finally:
+        folder.table.unlink(missing_ok=True)
         if socket_path is not None:
             Path(socket_path).unlink(missing_ok=True)
 
@@ -125,6 +136,7 @@ class _RunFolder:
         """Raises OSError, and CellFileError when the path is too long for a socket."""
         self.path = given if given is not None else Path(tempfile.mkdtemp(prefix="lmd-sim-"))
         self._own = given is None
+        self.table = self.path / "simulator.json"  # the ready line, for servers started later
         self.path.mkdir(parents=True, exist_ok=True)
         length = len(os.fsencode(self.path / f"time-{os.getpid()}.sock"))
         if length > LONGEST_SOCKET_PATH:
@@ -165,7 +177,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m hil_sim", description="Virtual LMD cell.")
-    parser.add_argument("--cell", required=True, metavar="FILE", help="cell file")
+    parser.add_argument("--cell", metavar="FILE", help="cell file")
+    parser.add_argument("--check-scenario", metavar="FILE", help="only read a scenario file")
     parser.add_argument("--scenario", metavar="FILE", help="what breaks, and when")
     parser.add_argument("--seed", type=_seed, default=1, help="of everything that varies")
     parser.add_argument("--time", choices=("virtual", "real"), default="virtual")

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from hil_sim import cellfile, faults
 from hil_sim.cell import SimCell
+from hil_sim.cellfile import CellFileError
 from hil_sim.wires import CHANNELS
+
+__all__ = ["CellFileError", "NullCell"]
 
 
 class NullCell:

@@ -7,6 +7,7 @@ always meet in the same bits and no tolerance is needed to join them.
 
 import numpy as np
 
+cimport cython
 from libc.math cimport NAN, ceil, fabs, floor, hypot
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport strtod
@@ -24,6 +25,7 @@ cdef inline uint64_t _bits(double x) noexcept nogil:
     return b
 
 
+@cython.overflowcheck(False)  # a hash wraps around on purpose, in a debug build too
 cdef inline uint64_t _mix(uint64_t a, uint64_t b, uint64_t c) noexcept nogil:
     cdef uint64_t h = a * <uint64_t>0x9E3779B97F4A7C15 ^ (a >> 29)
     h = (h ^ b) * <uint64_t>0xBF58476D1CE4E5B9

@@ -83,7 +83,7 @@ def make_tracks(layers: list[LayerSlice], recipe: Recipe) -> list[Track]:
         below = list(islands)
         shells = _Island()
         for chain in layer.open_chains_mm:
-            line = _plain(chain, bool((chain[0] == chain[-1]).all()))
+            line = _plain_line(chain)
             if length(line) >= shortest_track_mm(recipe, TrackKind.THIN_WALL):
                 shells.thin.append(line)
         if shells.thin:
@@ -142,9 +142,8 @@ def _fill(
     if area - rings_area(thick) > strips.thin_mm * shortest:
         for piece in _thin_areas(rings, thick, strips, shortest):
             for line in mid_lines(piece, strips.width_mm, rings):
-                closed = bool((line[0] == line[-1]).all())
-                line = _plain(line, closed)
-                if closed or length(line) >= shortest:
+                line = _plain_line(line)
+                if length(line) >= shortest:
                     island.thin.append(line)
     if not core and not island.thin:
         island.thin += _dot(region, strips)
@@ -280,7 +279,7 @@ def _hatch(rings: Rings, strips: Strips, grid: _Grid, shortest: float) -> list[n
     for a, b in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
         track = back[a:b]
         if b - a >= 2 and length(track) >= shortest:
-            out.append(_plain(track, False))
+            out.append(_plain_line(track))
     return out
 
 
@@ -297,6 +296,13 @@ def _turn(angle_deg: float) -> np.ndarray:
 def _plain(line: np.ndarray, closed: bool) -> np.ndarray:
     """Without points that a straight line replaces within PLAIN_MM."""
     return np.asarray(_mesh.simplify_ring(np.ascontiguousarray(line), PLAIN_MM, closed))
+
+
+def _plain_line(line: np.ndarray) -> np.ndarray:
+    """A line, or a closed one that repeats its first point, simplified."""
+    if len(line) > 3 and bool((line[0] == line[-1]).all()):
+        return _closed(_plain(line[:-1], True))
+    return _plain(line, False)
 
 
 def _closed(ring: np.ndarray) -> np.ndarray:

@@ -1,0 +1,307 @@
+"""The cell server put together: devices, motion link, supervisor, record, API.
+
+``serve`` runs until a client says ``shutdown``, SIGTERM or SIGINT comes, or, in virtual
+time, the simulator is gone. Three settings of time, one code path: ``real``, ``virtual``
+(a simulator process grants time) and ``null`` (a simulator object does).
+"""
+
+import asyncio
+import contextlib
+import os
+import platform
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from controller import __version__
+from controller.api.commands import Commands
+from controller.api.protocol import VERSION
+from controller.api.server import ApiServer, write_private
+from controller.clock import Clock, NullTime, RealLoop, VirtualLoop, WireTime, wall_iso, wall_s
+from controller.config import Cell, find_file, load_cell
+from controller.errors import ConfigError
+from controller.machine.cell import ROLES, CellDevices, ports_of
+from controller.machine.executor import Executor
+from controller.machine.job import Job, make_job
+from controller.machine.states import UnitMode
+from controller.planning import read_job
+from controller.record.keys import key_path, load_key, make_key
+from controller.record.recorder_process import RecorderProcess
+from controller.record.schema import PACKER, TELEMETRY, Recorder
+from controller.record.writer import RecordWriter
+from firmware_bridge.errors import BridgeError
+from firmware_bridge.link_types import AxisSettings, LinkSettings
+from firmware_bridge.motion_link import MotionLink
+from firmware_bridge.motion_link_process import MotionLinkProcess
+
+CONNECT_TRIES = 3
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What a cell server is started with."""
+
+    cell: str  # name or path of the cell file
+    run_dir: Path  # run/<cell>: socket, tokens, server.json
+    time_mode: str = "real"  # real | virtual | null
+    channels: list[Mapping[str, Any]] | None = None  # the simulator's channel table
+    time_socket: str | None = None  # virtual: the simulator's time server
+    simulator: Any = None  # null: the simulator object
+    home: bool = False  # home at boot
+    mode: UnitMode = UnitMode.DEVELOPMENT
+    header: Mapping[str, Any] = field(default_factory=dict)  # seed, scenario, operator
+    on_ready: Callable[[dict[str, Any]], None] | None = None  # told what server.json holds
+    while_input_open: bool = False  # end when standard input closes: the caller is gone
+
+
+def serve(settings: ServeSettings) -> None:
+    """Run a cell server to its end. Raises ConfigError, BridgeError when it cannot begin."""
+    cell, text = load_cell(settings.cell)
+    loop = make_loop(settings)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        try:
+            runner.run(_serve(settings, cell, text, loop))
+        finally:
+            loop.finish()
+
+
+def make_loop(settings: ServeSettings) -> RealLoop | VirtualLoop:
+    """The event loop of a time mode. Raises ConfigError."""
+    if settings.time_mode == "real":
+        return RealLoop()
+    if settings.time_mode == "virtual":
+        if not settings.time_socket:
+            raise ConfigError("virtual time needs the simulator's time socket")
+        try:
+            return VirtualLoop(WireTime(settings.time_socket))
+        except OSError as exc:
+            raise ConfigError(
+                f"{settings.time_socket}: no time server answers ({exc.strerror})"
+            ) from None
+    if settings.time_mode == "null":
+        if settings.simulator is None:
+            raise ConfigError("null wires need a simulator in this process")
+        return VirtualLoop(NullTime(settings.simulator))
+    raise ConfigError(f"time mode {settings.time_mode!r} is none of real, virtual, null")
+
+
+def link_settings(cell: Cell) -> LinkSettings:
+    """What the motion controller must agree on, from the cell file."""
+    return LinkSettings(
+        axes=tuple(
+            AxisSettings(a.steps_per_mm, a.speed_mm_s, a.accel_mm_s2, *a.range_mm)
+            for a in cell.motion.axes
+        ),
+        total_accel_mm_s2=cell.motion.total_accel_mm_s2,
+        plan_share=cell.motion.plan_share,
+        longest_emission_s=cell.laser.longest_emission_s,
+        heartbeat_timeout_s=cell.motion.heartbeat_timeout_s,
+    )
+
+
+async def _serve(
+    settings: ServeSettings, cell: Cell, text: str, loop: RealLoop | VirtualLoop
+) -> None:
+    ports = ports_of(cell, null_channels() if settings.time_mode == "null" else settings.channels)
+    make_link = MotionLinkProcess if settings.time_mode == "real" else MotionLink
+    link = make_link(ports["motion"], link_settings(cell))
+    executors: list[Executor] = []
+
+    def tell(role: str, said: str) -> None:
+        for ex in executors:
+            ex.emit("device", {"device": role, "text": said})
+
+    devices = CellDevices.of(cell, ports, tell)
+    recorders = Recorders(settings, loop.virtual)
+    ex = Executor(
+        cell, text, link, devices, Clock(loop), open_record=recorders.open, mode=settings.mode
+    )
+    executors.append(ex)
+    about = {
+        "cell": cell.name,
+        "title": cell.title,
+        "cell_file": str(find_file("cells", settings.cell).absolute()),
+        "simulated": cell.simulated,
+        "time": settings.time_mode,
+        "version": __version__,
+        "protocol": VERSION,
+        "pid": os.getpid(),
+        "telemetry": {
+            "fields": [name for name, _, _ in TELEMETRY],
+            "units": [unit for _, unit, _ in TELEMETRY],
+            "format": PACKER.format,
+        },
+    }
+    header = {**header_of(cell, settings.time_mode), **settings.header}
+    commands = Commands(ex, lambda path: load_job(path, cell), header, about)
+    api = ApiServer(settings.run_dir, commands.methods(), lambda: about, commands.view)
+    commands.attach(api)
+
+    with (
+        _signals(loop, commands.over),
+        _simulator_gone(loop, commands.over),
+        _input_watched(settings.while_input_open, loop, commands.over),
+    ):
+        try:
+            if not loop.virtual:
+                await _listen(settings, api, about)  # a console may watch the boot
+            await boot(ex, commands, home=settings.home)
+            header["software"]["firmware"] = getattr(ex.identity, "firmware", "")
+            commands.set_header(header)
+            if loop.virtual:
+                await _listen(settings, api, about)
+            if settings.on_ready is not None:
+                settings.on_ready(_server_json(settings, about))
+            await commands.over.wait()
+        finally:
+            loop.release()
+            await ex.end()
+            await api.close()
+
+
+async def boot(ex: Executor, commands: Commands, *, home: bool) -> None:
+    """Connect, reset, home where asked, and come to rest. Raises BridgeError."""
+    ex.begin()
+    for attempt in range(CONNECT_TRIES):
+        try:
+            await ex.connect()
+            break
+        except BridgeError:
+            if attempt + 1 == CONNECT_TRIES:
+                raise
+            await asyncio.sleep(0.5)
+    ex.reset("boot")
+    commands.booting = False
+    await commands.rest()
+    if home and ex.state.name == "IDLE":
+        commands.release()
+        ex.home("boot")
+        await commands.rest()
+
+
+async def _listen(settings: ServeSettings, api: ApiServer, about: Mapping[str, Any]) -> None:
+    await api.listen()
+    write_private(settings.run_dir / "server.json", _server_json(settings, about))
+
+
+def _server_json(settings: ServeSettings, about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "socket": str((settings.run_dir / "api.sock").absolute()),
+        "cell": about["cell"],
+        "time": settings.time_mode,
+        "ports": [dict(c) for c in settings.channels or []],
+    }
+
+
+def null_channels() -> list[Mapping[str, Any]]:
+    """The channel table of a simulator in this process."""
+    names = ("motion", *ROLES)
+    return [{"id": n, "name": name, "kind": "null"} for n, name in enumerate(names)]
+
+
+def load_job(path: Path, cell: Cell) -> Job:
+    """Read and verify a job file. Raises RecordError, VerifyError, RecipeError."""
+    plan = read_job(path)
+    return make_job(path, plan, str(plan.figures["hash"]), cell)
+
+
+def header_of(cell: Cell, time_mode: str) -> dict[str, Any]:
+    """What a record says of the cell; sealed, but outside of its content hash."""
+    return {
+        "cell": cell.name,
+        "cell_title": cell.title,
+        "simulated": cell.simulated,
+        "time": time_mode,
+        "software": {"host": __version__, "python": platform.python_version()},
+        "devices": {role: {"driver": getattr(cell, role).driver} for role in ROLES},
+        "materials": [
+            {"hopper": n + 1, "powder": h.powder, "lot": h.lot, "mass_g": h.mass_g}
+            for n, h in enumerate(cell.powder.hoppers)
+        ],
+    }
+
+
+class Recorders:
+    """Opens the record of each build: in this process in virtual time, else in its own."""
+
+    def __init__(self, settings: ServeSettings, virtual: bool) -> None:
+        self._settings = settings
+        self._virtual = virtual
+        self._synced_s = 0.0
+
+    def open(self, folder: Path, header: dict[str, Any], job: Path, expected_s: float) -> Recorder:
+        """Raises RecordError when the folder cannot be written or has no room."""
+        key = key_path()
+        if not key.exists():
+            make_key(key)
+        header = {"started_wall": wall_iso(), **header}
+        if not self._virtual:
+            return RecorderProcess(folder, key, header, job=job, expected_s=expected_s)
+        return RecordWriter(
+            folder, load_key(key), header, job=job, expected_s=expected_s, sync_due=self._sync_due
+        )
+
+    def _sync_due(self) -> bool:
+        """Once a second of wall time: simulated seconds pass faster than a disk syncs."""
+        now_s = wall_s()
+        if now_s - self._synced_s < 1.0:
+            return False
+        self._synced_s = now_s
+        return True
+
+
+@contextlib.contextmanager
+def _signals(loop: Any, over: asyncio.Event) -> Any:
+    """SIGTERM and SIGINT end the server in order."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    installed = []
+    for number in numbers:
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread
+            loop.add_signal_handler(number, over.set)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _input_watched(wanted: bool, loop: Any, over: asyncio.Event) -> Any:
+    """Standard input closes when the caller dies, however it dies: then end in order."""
+    if not wanted:
+        yield
+        return
+
+    def readable() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            over.set()
+
+    loop.add_reader(0, readable)
+    try:
+        yield
+    finally:
+        loop.remove_reader(0)
+
+
+@contextlib.contextmanager
+def _simulator_gone(loop: Any, over: asyncio.Event) -> Any:
+    """In virtual time no more time passes without the simulator: end the server."""
+    if not loop.virtual:
+        yield
+        return
+    before = loop.source_gone
+
+    def gone() -> None:
+        before()
+        loop.call_soon(over.set)
+
+    loop.source_gone = gone
+    try:
+        yield
+    finally:
+        loop.source_gone = before
