@@ -250,7 +250,7 @@ class TimeServer:
         orderly = party.target_us == -1
         for channel in sorted(party.channels):
             self._endpoints[channel].closed()
-        if not orderly and not self._parties:
+        if not orderly and not self._parties and not self.stop:
             end = self._sim.now_us + AFTERLIFE_US
             while self._sim.now_us < end:
                 self._sim.emitted = False
