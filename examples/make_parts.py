@@ -273,19 +273,27 @@ def _spline_wire(outline: np.ndarray, z: float) -> Any:
 
 
 def write_step(shape: Any, name: str, path: Path) -> None:
-    """A STEP file (AP214) in mm with a fixed date in its header."""
+    """A STEP file (AP214) in mm, with the part's name and a fixed date in its header."""
     from OCP.APIHeaderSection import APIHeaderSection_MakeHeader
     from OCP.IFSelect import IFSelect_RetDone
     from OCP.Interface import Interface_Static
-    from OCP.STEPControl import STEPControl_AsIs, STEPControl_Writer
-    from OCP.TCollection import TCollection_HAsciiString
+    from OCP.Message import Message, Message_PrinterOStream
+    from OCP.STEPCAFControl import STEPCAFControl_Writer
+    from OCP.STEPControl import STEPControl_AsIs
+    from OCP.TCollection import TCollection_ExtendedString, TCollection_HAsciiString
+    from OCP.TDataStd import TDataStd_Name
+    from OCP.TDocStd import TDocStd_Document
+    from OCP.XCAFDoc import XCAFDoc_DocumentTool
 
-    writer = STEPControl_Writer()
+    Message.DefaultMessenger_s().RemovePrinters(Message_PrinterOStream.get_type_descriptor_s())
+    document = TDocStd_Document(TCollection_ExtendedString("lmd"))
+    label = XCAFDoc_DocumentTool.ShapeTool_s(document.Main()).AddShape(shape, False)
+    TDataStd_Name.Set_s(label, TCollection_ExtendedString(name))
+    writer = STEPCAFControl_Writer()
     Interface_Static.SetCVal_s("write.step.unit", "MM")
-    Interface_Static.SetCVal_s("write.step.product.name", name)
-    if writer.Transfer(shape, STEPControl_AsIs) != IFSelect_RetDone:
+    if not writer.Transfer(document, STEPControl_AsIs):
         raise SystemExit(f"{path}: OCCT could not translate the part")
-    header = APIHeaderSection_MakeHeader(writer.Model())
+    header = APIHeaderSection_MakeHeader(writer.ChangeWriter().Model())
     header.SetName(TCollection_HAsciiString(f"{name}.step"))
     header.SetTimeStamp(TCollection_HAsciiString("2020-01-01T00:00:00"))
     if writer.Write(str(path)) != IFSelect_RetDone:
