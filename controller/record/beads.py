@@ -6,6 +6,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import BuildPlan
+from controller.record.charts import settled_emission
 from controller.record.reader import Record
 from controller.record.summary import cell_of, recipe_of
 from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, POWER_FULL, ticks_of
@@ -155,8 +156,11 @@ def _beads_of_path(plan: BuildPlan, width: float) -> Beads:
 
 
 def beads_of_record(record: Record, width_mm: float, max_beads: int = MAX_BEADS) -> Beads:
-    """What the telemetry saw deposited: positions with the gate open, value ``power``
-    (measured), ``pool`` (melt-pool temperature) and ``layer``."""
+    """What the telemetry saw deposited: positions with the gate open.
+
+    Values: ``power`` (measured; NaN while the source's own reading still rises), ``pool``
+    (melt-pool temperature) and ``layer``.
+    """
     rows = record.telemetry
     on = rows["gate"] > 0.5
     pair = on[:-1] & on[1:] if len(rows) else np.zeros(0, bool)
@@ -173,7 +177,7 @@ def beads_of_record(record: Record, width_mm: float, max_beads: int = MAX_BEADS)
         end_mm=xyz[end],
         layer=layer,
         values={
-            "power": rows["power_measured_w"][start].astype(np.float64),
+            "power": np.where(settled_emission(rows), rows["power_measured_w"], np.nan)[start],
             "pool": rows["pool_temp_deg_c"][start].astype(np.float64),
             "layer": layer.astype(np.float64),
         },

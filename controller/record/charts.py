@@ -111,8 +111,11 @@ def draw_strips(
               f"measured{tag}")  # fmt: skip
     _title(powder, "Powder, g/min", "at the feeder")
 
-    _line(gas, reduce_columns(t, rows["oxygen_ppm"], every), MEASURED, "oxygen")
-    _title(gas, "Oxygen, ppm")
+    oxygen, unit, least = rows["oxygen_ppm"], "ppm", 5.0
+    if np.max(_some(oxygen)) > 20_000:  # open air
+        oxygen, unit, least = oxygen / 1e4, "vol. %", 1.0
+    _line(gas, reduce_columns(t, oxygen, every), MEASURED, "oxygen")
+    _title(gas, f"Oxygen, {unit}")
     right = gas.twinx()
     _line(right, reduce_columns(t, rows["coolant_deg_c"], every), SECOND, "coolant (right)")
     right.set_ylabel("Coolant, °C", fontsize=6.5, color=SECOND, labelpad=3)
@@ -122,7 +125,7 @@ def draw_strips(
     _limits(power, 0.05, 20.0)
     _limits(speed, 0.10, 1.0)
     _limits(powder, 0.10, 0.5, floor=0.0)
-    _limits(gas, 0.10, 5.0)
+    _limits(gas, 0.10, least)
     _limits(right, 0.10, 1.0)
     _limits(pool, 0.10, 20.0)
     for ax in (*axes, right):

@@ -1,5 +1,6 @@
 """What a report says, before it is laid out: one content for PDF and HTML."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,7 @@ def _say(event: Event) -> tuple[str, str]:
         level = BAD if d.get("new") in ("ABORTING", "ABORTED", "STOPPING") else NEUTRAL
         return f"{d.get('old')} → {d.get('new')}: {d.get('cause', '')}", level
     if event.kind == "command":
-        args = ", ".join(f"{k} {v}" for k, v in (d.get("args") or {}).items() if v != "")
+        args = ", ".join(f"{k} {_brief(v)}" for k, v in (d.get("args") or {}).items() if v != "")
         return f"{d.get('what')} by {d.get('who') or '?'}" + (f" ({args})" if args else ""), NEUTRAL
     if event.kind == "device":
         return f"{d.get('device', '?')}: {d.get('text', '')}", ODD
@@ -316,6 +317,12 @@ def _say(event: Event) -> tuple[str, str]:
         return f"record closed as {d.get('state')}", NEUTRAL
     where = f" at segment {d['segment']}" if "segment" in d else ""
     return f"{d.get('cause') or event.kind}{where}", ODD
+
+
+def _brief(value: Any) -> str:
+    """A sha256 by its first digits: the whole stands among the hashes."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def _number(value: Any) -> bool:

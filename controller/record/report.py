@@ -286,17 +286,18 @@ def _pictures(figure: Any, content: Content, axes: list[Any], bars: list[Any]) -
     done = beads_of_record(content.record, width, REPORT_BEADS)
     if len(done):
         values = done.values["power"]
-        # the first and last moments of a track show the source's rise, not its level
         mappable = draw_view(axes[1], done, values, "heat", _power_range(values),
                              plate_mm=plate)  # fmt: skip
-        _bar(figure, mappable, bars[1], "measured power, W")
+        _bar(figure, mappable, bars[1], "measured power, W (grey: first 0.15 s of a track)")
         bars[1].xaxis.set_major_locator(MaxNLocator(5))
     else:
         _nothing(axes[1], bars[1], "nothing was deposited")
 
 
 def _power_range(values: np.ndarray) -> tuple[float, float]:
-    low, high = limits_of(values, at_least=40.0)
+    # a third of the level at least: noise of a percent must not look like a fault
+    level = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+    low, high = limits_of(values, at_least=level / 3)
     return max(0.0, low), high
 
 
