@@ -1,10 +1,12 @@
 """The job file: same bytes, whole round trip, every flipped byte found and named."""
 
+import contextlib
 import hashlib
 import io
 import json
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -143,16 +145,10 @@ def test_unknown_double_and_travelling_members_are_refused(tmp_path, blob, name)
     def change(member, data):
         return [(member, data)] + ([(name, b"x")] if member == "material.toml" else [])
 
-    with pytest.warns() if name == "manifest.json" else _nothing():
+    with pytest.warns() if name == "manifest.json" else contextlib.nullcontext():
         data = rezip(blob, change)
     with pytest.raises(VerifyError, match="members of a job"):
         read(tmp_path, data)
-
-
-def _nothing():
-    import contextlib
-
-    return contextlib.nullcontext()
 
 
 def test_compressed_members_are_refused_unread(tmp_path, blob):
@@ -163,20 +159,15 @@ def test_compressed_members_are_refused_unread(tmp_path, blob):
         read(tmp_path, rezip(blob, bomb, zipfile.ZIP_DEFLATED))
 
 
-def forge(blob, name, data):
-    """A job whose member was replaced and whose every checksum was made to fit."""
+def forge(blob, change):
+    """A job changed by ``change(members, manifest)``, every zip checksum made to fit."""
     from controller.planning import job as writer
 
-    members = {}
     with zipfile.ZipFile(io.BytesIO(blob)) as box:
         members = {i.filename: box.read(i) for i in box.infolist()}
-    members[name] = data
     manifest = json.loads(members["manifest.json"])
-    manifest["members"][name] = hashlib.sha256(data).hexdigest()
-    manifest["hash"] = writer._hash_of(manifest)
+    change(members, manifest, writer)
     members["manifest.json"] = writer._json_bytes(manifest)
-    import zlib
-
     parts, central, offset = [], [], 0
     for key, value in members.items():
         crc = zlib.crc32(value)
@@ -188,6 +179,31 @@ def forge(blob, name, data):
     n = len(central)
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, n, n, len(tail), offset, 0)
     return b"".join([*parts, tail, end])
+
+
+def test_changed_figure_with_fitting_zip_checksums_is_refused(tmp_path, blob):
+    def change(members, manifest, writer):
+        manifest["figures"]["energy_j"] += 1.0
+
+    with pytest.raises(VerifyError, match=r"manifest\.json is damaged: its hash"):
+        read(tmp_path, forge(blob, change))
+
+
+def test_changed_array_with_fitting_zip_checksums_is_refused(tmp_path, blob):
+    def change(members, manifest, writer):
+        members["segments.npy"] = members["segments.npy"][:-1] + b"\x7f"
+
+    with pytest.raises(VerifyError, match=r"segments\.npy is damaged: its sha256"):
+        read(tmp_path, forge(blob, change))
+
+
+def test_job_of_another_version_is_told(tmp_path, blob):
+    def change(members, manifest, writer):
+        manifest["version"] = 2
+        manifest["hash"] = writer._hash_of(manifest)
+
+    with pytest.raises(VerifyError, match="version 2, this program reads 'lmdjob' version 1"):
+        read(tmp_path, forge(blob, change))
 
 
 def test_forged_arrays_of_other_type_or_huge_shape_are_refused(tmp_path, blob):
@@ -203,8 +219,14 @@ def test_forged_arrays_of_other_type_or_huge_shape_are_refused(tmp_path, blob):
         npy(np.array([{}], dtype=object), allow_pickle=True), npy(np.zeros(6)), huge,
         npy(np.zeros((2, 6), "<i8")), npy(np.zeros(5, "<i8")), b"", b"\x93NUMPY",
     ):  # fmt: skip
+
+        def change(members, manifest, writer, data=data):
+            members["start_steps.npy"] = data
+            manifest["members"]["start_steps.npy"] = hashlib.sha256(data).hexdigest()
+            manifest["hash"] = writer._hash_of(manifest)
+
         with pytest.raises(VerifyError, match=r"start_steps\.npy"):
-            read(tmp_path, forge(blob, "start_steps.npy", data))
+            read(tmp_path, forge(blob, change))
 
 
 def test_missing_file_and_unwritable_folder_are_told(tmp_path, small):

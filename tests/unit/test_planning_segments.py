@@ -155,6 +155,17 @@ def test_gate_edges_are_within_a_tick_of_the_solved_instants():
     np.testing.assert_allclose(made.tracks["end_s"] * 1e6, edges[:, 1], atol=1e-3)
 
 
+def test_kink_of_power_one_tick_from_a_gate_edge_does_not_move_the_edge():
+    near = cell_with(('power_latency = "3 ms"', 'power_latency = "0.101 ms"'))
+    made = plan(cell=near)
+    path = build_path(small_tracks(), RECIPE, near)
+    profile = plan_profile(path.points_mm, path.speed_mm_s, MotionLimits.of_cell(near))
+    gates = solve_gates(path, profile.after_dwell(made.meta["priming_dwell_s"]), near.laser)
+    edges = np.array(Decoded(made.segments.tobytes()).gate_edges_us())
+    np.testing.assert_array_equal(edges[:, 0], np.rint(gates.on_command_s * 1e6))
+    np.testing.assert_array_equal(edges[:, 1], np.rint(gates.off_command_s * 1e6))
+
+
 def test_flags_mark_starts_dwell_and_end():
     made = plan()
     flags = made.segments["flags"]
