@@ -145,12 +145,24 @@ def test_decoded_motion_follows_the_profile_at_10_us():
 def test_gate_edges_are_within_a_tick_of_the_solved_instants():
     tracks = small_tracks()
     made = plan(tracks)
-    _, profile, gates = float_plan(tracks, made)
+    path, profile, gates = float_plan(tracks, made)
     edges = np.array(Decoded(made.segments.tobytes()).gate_edges_us())
     assert edges.shape == (len(gates.on_s), 2)
-    # the instant is solved here anew, from speed integrated over the profile
-    assert np.abs(edges[:, 0] - (profile.time_at(gates.s_on_mm) - 1e-4) * 1e6).max() <= 1.0
-    assert np.abs(edges[:, 1] - (profile.time_at(gates.s_off_mm) - 1e-4) * 1e6).max() <= 1.0
+    law = Law(path, profile, gates)
+
+    def solved_us(s_mm):
+        """Instant at which the path length is reached, by halving; 100 us of source latency."""
+        low, high = 0.0, profile.duration_s
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if law.motion(middle)[0] < s_mm else (low, middle)
+        return low * 1e6 - 100.0
+
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path.points_mm, axis=0),
+                                                             axis=1))])  # fmt: skip
+    for (on, off), bead in zip(edges, path.beads, strict=True):
+        assert abs(on - solved_us(length[bead["first_move"]])) <= 1.0
+        assert abs(off - solved_us(length[bead["end_move"]])) <= 1.0
     np.testing.assert_allclose(made.tracks["start_s"] * 1e6, edges[:, 0], atol=1e-3)
     np.testing.assert_allclose(made.tracks["end_s"] * 1e6, edges[:, 1], atol=1e-3)
 
