@@ -87,7 +87,7 @@ def test_hold_now_and_resume_keep_the_acceleration_limit(seed):
         assert host.at(1, 0)[-1] == t
     plan = feed(host, plan, t + 100_000)
     held = next(h for h in host.at(4, 4) if h > t)
-    # design: stop within 50 ms at 60 mm/s
+    # the goal at 60 mm/s is 50 ms; up to 50.2 were measured (docs/firmware.md)
     assert held - t <= 50_000 * max(speed, 20) / 60 + 1000
     assert host.samples["power"][-1] == 0
     plan = feed(host, plan, t + 150_000)
