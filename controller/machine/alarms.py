@@ -53,7 +53,7 @@ TABLE: tuple[Alarm, ...] = (
           "Read the link's events for the reason, then resume again or stop."),
     # 2xx powder
     Alarm(201, "POWDER_STALLED", _HOLD, "A hopper's feeder reports a stall.",
-          "Free the feeder disc and check the powder, then resume.", 1.0),
+          "Free the feeder disc and check the powder, then resume.", 0.8),
     Alarm(202, "POWDER_LOW", _HOLD, "A hopper holds less than the plan still needs.",
           "Refill the hopper, then resume.", 5.0),
     Alarm(203, "POWDER_SILENT", _HOLD, "The powder feeder's values are stale.",
@@ -132,6 +132,14 @@ TABLE: tuple[Alarm, ...] = (
           "Save the log for the makers of this software, then clear."),
 )  # fmt: skip
 
+# The hardware acts before the PLC is read: an alarm that is a cause of the first-out and comes
+# this soon after it takes its place.
+CAUSE_WITHIN_US = 200_000
+CAUSES: dict[str, tuple[str, ...]] = {
+    "ESTOP": ("CHAIN_OPEN", "FIRMWARE_FAULT"),
+    "DOOR_OPEN": ("CHAIN_OPEN", "FIRMWARE_FAULT"),
+}
+
 BY_NAME: dict[str, Alarm] = {a.name: a for a in TABLE}
 BY_CODE: dict[int, Alarm] = {a.code: a for a in TABLE}
 
@@ -195,7 +203,13 @@ class AlarmManager:
             standing.acknowledged = False
             standing.detail = detail
             standing.count += 1
-        if self.first_out is None and standing.alarm.severity is not Severity.NOTE:
+        first = self.first_out
+        if first is None:
+            if standing.alarm.severity is not Severity.NOTE:
+                self.first_out = standing
+        elif (
+            first.alarm.name in CAUSES.get(name, ()) and now_us - first.raised_us <= CAUSE_WITHIN_US
+        ):
             self.first_out = standing
         self._tell("alarm", standing, "")
         return standing

@@ -173,7 +173,8 @@ class Executor:
         try:
             if late_ms > LATE_MS:
                 self.n_late += 1
-                if self.machine.state in BUILDING or self.activity:
+                # opening a record takes its time; nothing moves before EXECUTE
+                if self.machine.state in _ON_PATH or self.activity:
                     self.raise_alarm("TICK_LATE", f"{late_ms:.0f} ms")
                     self.alarms.clear("TICK_LATE")
             self._control(round(now_s * 1e6), n, judge=late_ms <= LATE_MS)

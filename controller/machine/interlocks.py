@@ -160,6 +160,7 @@ def _faults(s: MachineSnapshot) -> str:
 
 # --- the fault table ---------------------------------------------------------------------
 
+_HOST_ABORTS = (State.ABORTING, State.ABORTED, State.CLEARING)
 Test = Callable[[MachineSnapshot, Limits], bool | None]
 Say = Callable[[MachineSnapshot, Limits], str]
 
@@ -181,6 +182,7 @@ class Rule:
     delay_us: int
     test: Test
     always: bool = False  # False: only while a build is on its way
+    ending: bool = False  # and while it is being stopped: the cause may be read after its effect
     say: Say = _silent
 
 
@@ -189,7 +191,11 @@ def _link_lost(s: MachineSnapshot, lim: Limits) -> bool:
 
 
 def _firmware_fault(s: MachineSnapshot, lim: Limits) -> bool | None:
-    return None if s.motion is None else bool(s.motion.fault)
+    if s.motion is None:
+        return None
+    if s.motion.fault == FaultCode.HOST_ABORT and s.state in _HOST_ABORTS:
+        return False  # what this host asked for is no cause of anything
+    return bool(s.motion.fault)
 
 
 def _self_hold(s: MachineSnapshot, lim: Limits) -> bool | None:
@@ -372,8 +378,8 @@ def _oxygen_say(s: MachineSnapshot, lim: Limits) -> str:
 # Worst first: of several alarms in one tick the worst becomes the first-out.
 RULES: tuple[Rule, ...] = (
     Rule("ESTOP", 0, _estop, always=True),
-    Rule("DOOR_OPEN", 0, _door),
-    Rule("CHAIN_OPEN", 0, _chain),
+    Rule("DOOR_OPEN", 0, _door, ending=True),
+    Rule("CHAIN_OPEN", 0, _chain, ending=True),
     Rule("LINK_LOST", 0, _link_lost, always=True),
     Rule("FIRMWARE_FAULT", 0, _firmware_fault, always=True,
          say=lambda s, lim: _fault(s.motion.fault)),
@@ -437,10 +443,11 @@ def watch(
     if not s.online:
         return raised, cleared
     building = s.state in BUILDING
+    ending = s.state in (State.STOPPING, State.ABORTING)
     held, active = timers.held_us, timers.active
     for rule in rules:
         name = rule.alarm
-        if not (building or rule.always):
+        if not (building or rule.always or (ending and rule.ending)):
             held.pop(name, None)
             if name in active and not rule.test(s, lim):
                 del active[name]

@@ -273,10 +273,10 @@ async def clear(ex: "Executor", who: str) -> None:
     if reading is not None and reading.reset_needed and reading.estop_ok and reading.door_closed:
         await attempt(ex, "safety chain reset", _to(ex, "safety", lambda d: d.request_reset()))
         await until(lambda: safety.reading.interlock_ok, 1.0)
-    error = ""
-    if not ex.link_ready:
+    error = await _tried(ex.link.reset, FRESH_LIMIT_S) if ex.link_ready else "not connected"
+    if error:  # the wire may be back although the link is not
         error = await _tried(ex.connect, FRESH_LIMIT_S)
-    error = error or await _tried(ex.link.reset, FRESH_LIMIT_S)
+        error = error or await _tried(ex.link.reset, FRESH_LIMIT_S)
     if not error and not await until(lambda: ex.motion is not None and not ex.motion.fault, 1.0):
         error = "the motion controller keeps its fault"
     if error:

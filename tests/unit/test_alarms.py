@@ -69,6 +69,25 @@ def test_first_out_is_the_cause_of_the_cascade(manager):
     assert manager.first_out.alarm.name == "ESTOP"
 
 
+def test_a_cause_that_is_read_after_its_effect_becomes_the_first_out(manager):
+    """The motion controller sees the open chain 50 ms before the PLC tells of the door."""
+    manager.raise_("CHAIN_OPEN", 1_000_000)
+    manager.raise_("FIRMWARE_FAULT", 1_000_000)
+    manager.raise_("DOOR_OPEN", 1_050_000)
+    assert manager.first_out.alarm.name == "DOOR_OPEN"
+    manager.reset_first_out()
+    manager.clear("DOOR_OPEN")
+    manager.raise_("LINK_LOST", 2_000_000)
+    manager.raise_("DOOR_OPEN", 2_050_000)
+    assert manager.first_out.alarm.name == "LINK_LOST"
+    manager.reset_first_out()
+    manager.clear("CHAIN_OPEN")
+    manager.clear("ESTOP")
+    manager.raise_("CHAIN_OPEN", 3_000_000)
+    manager.raise_("ESTOP", 4_000_000)  # too late to be what opened the chain
+    assert manager.first_out.alarm.name == "CHAIN_OPEN"
+
+
 def test_present_filters_by_severity(manager):
     for name in ("TICK_LATE", "SHIELD_LOW", "LASER_SILENT", "ESTOP"):
         manager.raise_(name, 1)

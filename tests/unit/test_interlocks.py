@@ -183,6 +183,12 @@ def test_a_stale_reading_raises_silence_and_nothing_else():
     assert list(run(lambda now: snap(now, chiller=old))) == ["CHILLER_SILENT"]
 
 
+def test_an_abort_of_our_own_is_no_fault_of_the_firmware():
+    for state in (State.ABORTING, State.ABORTED, State.CLEARING):
+        assert run(lambda now, s=state: snap(now, state=s, motion={"fault": 6})) == {}
+    assert "FIRMWARE_FAULT" in run(lambda now: snap(now, motion={"fault": 6}))
+
+
 def test_link_is_lost_after_100_ms():
     timers = Timers()
     assert watch(snap(motion={"received_us": NOW - 100_000}), LIMITS, timers)[0] == []
