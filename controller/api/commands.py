@@ -16,7 +16,7 @@ from controller.api.server import ApiServer, Caller, Method
 from controller.api.view import plain, record_view, view
 from controller.clock import wall_s
 from controller.machine.executor import Executor
-from controller.machine.job import Job
+from controller.machine.job import Job, text_hash
 from controller.machine.states import State, UnitMode
 
 VIEW_TICKS = 10  # a snapshot or delta every 100 ms of machine time
@@ -227,7 +227,8 @@ class Commands:
         folder, mode = _folder(params), _mode(params, self.ex.mode)
         self._execute_wall_s = [-1.0, -1.0]
         # nothing is made on disk before preflight has spoken
-        self.ex.start(str(caller), folder, mode, {**self._header, **extra})
+        header = {**self._header, **_job_header(self.ex.job), **extra}
+        self.ex.start(str(caller), folder, mode, header)
         self._let_run()
         return self.state()
 
@@ -320,6 +321,18 @@ class Commands:
         _only(params)
         self._loop.call_soon(self.over.set)
         return self.state()
+
+
+def _job_header(job: Job | None) -> dict[str, Any]:
+    """What a record's header says of the job."""
+    if job is None:
+        return {}
+    return {
+        "recipe": job.recipe.name,
+        "recipe_sha256": text_hash(job.plan.recipe_toml),
+        "part": plain(job.plan.part),
+        "plan_hash": job.hash,
+    }
 
 
 def _only(params: dict[str, Any], *known: str) -> None:

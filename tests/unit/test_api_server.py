@@ -129,7 +129,9 @@ async def test_build_from_load_to_result(s):
     result = await c.call("result")
     assert result["record"]["result"]["state"] == "COMPLETE"
     assert result["record"]["execute_s"] == pytest.approx(2.0, abs=0.05)
-    assert s.bench.records[0].header["seed"] == 4
+    header = s.bench.records[0].header
+    assert (header["seed"], header["recipe"], header["mode"]) == (4, "316l_general", "development")
+    assert header["plan_hash"] == told["hash"]
     assert s.bench.records[0].job.name == "bar.lmdjob"
 
 
