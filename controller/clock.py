@@ -29,6 +29,7 @@ _OPENED, _CLOSED = 1, 2
 _NEVER_US = 1 << 62
 _SPIN_S = 300e-6
 _SPIN_PAUSE = 400  # waits without spinning after two fruitless spins
+_LOOK_S = 0.002  # wall seconds between two looks at clients' sockets while time runs
 _GUARD_S = 60.0  # wall seconds without a grant: the other side hangs
 
 
@@ -154,6 +155,8 @@ class _VirtualSelector(selectors.BaseSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         self._real = selectors.DefaultSelector()
         self._loop = loop
+        self._looked_s = 0.0
+        self._clients_had_turn = False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
@@ -177,13 +180,26 @@ class _VirtualSelector(selectors.BaseSelector):
         if timeout == 0:
             return []  # callbacks are ready: first finish this instant
         loop = self._loop
+        if loop.wire_meter.null and not loop._frozen:
+            # no wire has a descriptor: only clients do, and they can wait a moment
+            now_s = time.perf_counter()
+            if now_s - self._looked_s < _LOOK_S and not loop._over:
+                return loop.park()
+            self._looked_s = now_s
         events = self._real.select(0)
-        if events:
-            return loop.wire_meter.in_channel_order(events)
         if loop._frozen or loop._over:
+            if events:
+                return loop.wire_meter.in_channel_order(events)
             if timeout is not None and loop.next_deadline_us() <= loop.present_us:
                 return []
             return loop.wire_meter.in_channel_order(self._real.select(None))
+        if events:
+            # a client that calls without pause must not keep time from passing
+            bytes_left = loop.wire_meter.any_wire(events)
+            if bytes_left or not self._clients_had_turn:
+                self._clients_had_turn = not bytes_left
+                return loop.wire_meter.in_channel_order(events)
+        self._clients_had_turn = False
         return loop.park()
 
 
@@ -263,6 +279,9 @@ class WireTime(_Meter):
             order = self._fd_channel
             events.sort(key=lambda e: (order.get(e[0].fd, 1 << 20), e[0].fd))
         return events
+
+    def any_wire(self, events: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        return any(key.fd in self._fd_channel for key, _ in events)
 
     def wait(
         self, target_us: int, loop: VirtualLoop
@@ -378,6 +397,9 @@ class NullTime(_Meter):
         self, events: list[tuple[selectors.SelectorKey, int]]
     ) -> list[tuple[selectors.SelectorKey, int]]:
         return events
+
+    def any_wire(self, events: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        return False
 
     def wait(
         self, target_us: int, loop: VirtualLoop

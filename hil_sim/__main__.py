@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import select
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
             cell = SimCell(cell_file, scenario, options.seed, options.out)
         except (cellfile.CellFileError, OSError) as exc:
             return _refuse(exc)
+        gc.collect()
+        gc.freeze()  # what is there stays: nothing to collect but what events leave
+        gc.set_threshold(20_000, 20, 100)
         with contextlib.closing(cell):
             _serve(cell, options.time == "virtual", folder)
     return 0
@@ -72,6 +76,7 @@ def _serve(cell: SimCell, virtual: bool, folder: _RunFolder) -> None:
                 "ready": True,
                 "pid": os.getpid(),
                 "time_socket": socket_path,
+                "start_us": server.start_us if isinstance(server, RealTimeServer) else None,
                 "channels": [cell.ends[number].describe() for number in sorted(cell.ends)],
             }
             line = json.dumps(ready)

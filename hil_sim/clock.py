@@ -280,11 +280,11 @@ class RealTimeServer:
         self._sim = scheduler
         self._endpoints = endpoints
         self.stop = False
+        self.start_us = monotonic_us()  # of this machine's clock: comparable between processes
 
     def serve(self, wake_fd: int | None = None) -> None:
         """Serve until ``stop`` is set or ``wake_fd`` becomes readable."""
         sim = self._sim
-        start = time.monotonic_ns()
         with selectors.DefaultSelector() as selector:
             for endpoint in self._endpoints.values():
                 endpoint.watch(selector)
@@ -292,7 +292,7 @@ class RealTimeServer:
                 selector.register(wake_fd, selectors.EVENT_READ, None)
             while not self.stop:
                 ready = selector.select(REAL_STEP_US * 1e-6)
-                now = (time.monotonic_ns() - start) // 1000
+                now = monotonic_us() - self.start_us
                 while sim.now_us < now:
                     sim.emitted = False
                     sim.run(now)

@@ -46,7 +46,7 @@ class NullCell:
         self.channels = {number: name for number, name, _ in CHANNELS}
         self._sim = self.cell.sim
         self._ends = self.cell.ends
-        self._in_order = [self._ends[number] for number in sorted(self._ends)]
+        self._filled = next(iter(self._ends.values())).filled
         self._heard = False
 
     def opened(self, channel: int) -> None:
@@ -84,12 +84,17 @@ class NullCell:
             if not sim.emitted:
                 sim.run(target_us)
             sim.emitted = False
-            for end in self._in_order:
+            filled = self._filled
+            if len(filled) > 1:
+                filled.sort()
+            for channel in filled:
+                end = self._ends[channel]
                 data = end.drain()
                 if data:
                     deliveries.append((end.channel, data))
                 if end.take_lost():
                     deliveries.append((end.channel, None))
+            filled.clear()
             if target_us <= sim.now_us:
                 break
         return sim.now_us, deliveries

@@ -100,9 +100,15 @@ class NullEnd(WireEnd):
     def __init__(self, sim: Scheduler, channel: int, name: str) -> None:
         super().__init__(sim, channel, name)
         self._out: list[bytes] = []
+        self.filled: list[int] = []  # shared by all ends: channels with bytes to drain
 
     def _put(self, data: bytes) -> None:
+        if not self._out:
+            self.filled.append(self.channel)
         self._out.append(data)
+
+    def _break(self) -> None:
+        self.filled.append(self.channel)
 
     def drain(self) -> bytes:
         """What was sent since the last call."""
@@ -279,6 +285,11 @@ CHANNELS = (
 
 def make_ends(sim: Scheduler, *, null: bool) -> dict[int, Any]:
     """All wires of the cell, by channel number."""
-    return {
+    ends: dict[int, Any] = {
         channel: (NullEnd if null else kind)(sim, channel, name) for channel, name, kind in CHANNELS
     }
+    if null:
+        filled: list[int] = []
+        for end in ends.values():
+            end.filled = filled
+    return ends

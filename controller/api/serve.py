@@ -7,6 +7,7 @@ time, the simulator is gone. Three settings of time, one code path: ``real``, ``
 
 import asyncio
 import contextlib
+import gc
 import os
 import platform
 import signal
@@ -60,6 +61,10 @@ def serve(settings: ServeSettings) -> None:
     """Run a cell server to its end. Raises ConfigError, BridgeError when it cannot begin."""
     cell, text = load_cell(settings.cell)
     loop = make_loop(settings)
+    # what is loaded by now stays: the collector need not look at it a hundred times a second
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         try:
             runner.run(_serve(settings, cell, text, loop))
@@ -150,8 +155,11 @@ async def _serve(
             await boot(ex, commands, home=settings.home)
             header["software"]["firmware"] = getattr(ex.identity, "firmware", "")
             commands.set_header(header)
+            about["link_pid"] = getattr(link, "pid", None)  # None: the link lives in this process
             if loop.virtual:
                 await _listen(settings, api, about)
+            else:
+                write_private(settings.run_dir / "server.json", _server_json(settings, about))
             if settings.on_ready is not None:
                 settings.on_ready(_server_json(settings, about))
             await commands.over.wait()
@@ -189,6 +197,7 @@ async def _listen(settings: ServeSettings, api: ApiServer, about: Mapping[str, A
 def _server_json(settings: ServeSettings, about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
+        "link_pid": about.get("link_pid"),
         "socket": str((settings.run_dir / "api.sock").absolute()),
         "cell": about["cell"],
         "time": settings.time_mode,

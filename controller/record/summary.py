@@ -34,9 +34,9 @@ def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
     """The figures of a record, integrated over its telemetry by the trapezoid rule.
 
     ``duration_s`` runs from the first to the last row in EXECUTE, holds included.
-    ``powder_g`` is what the feeders measured, as it arrives after the transport delay, while
-    the diverter lets it into the nozzle; ``deposited_g`` the part of it that arrives with the
-    gate open, times the recipe's catchment: an estimate, None without the job.
+    ``powder_g`` is all that the feeders measured, to nozzle and waste, as the plan counts it;
+    ``deposited_g`` the part of it that arrives at the nozzle, after the transport delay, with
+    the gate open, times the recipe's catchment: an estimate, None without the job.
     """
     rows = record.telemetry
     if len(rows) < 2:
@@ -58,7 +58,7 @@ def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
         "duration_s": float(t_s[running[-1]] - t_s[running[0]]) if len(running) else 0.0,
         "emission_s": _integral(gate, t_s),
         "energy_j": _integral(gate * _known(rows["power_commanded_w"]), t_s),
-        "powder_g": _integral(flow_g_s, t_s),
+        "powder_g": _integral(feed / 60.0, t_s),
         "deposited_g": deposited,
         "layers": len(np.unique(layers[layers >= 0])),
     }
@@ -76,7 +76,7 @@ def truth(trace: Trace, plan: BuildPlan | None = None) -> Figures:
         last = plant[-1]
         figures["emission_s"] = float(last["emission_s"])
         figures["energy_j"] = float(last["energy_j"])
-        figures["powder_g"] = float(last["fed_g"])
+        figures["powder_g"] = float(last["fed_g"] + last["wasted_g"])
         figures["deposited_g"] = float(last["deposited_g"])
     if len(ends):
         first_us = 0

@@ -147,6 +147,9 @@ def telemetry_rows(plan: BuildPlan, n_rows: int | None = None, lead_s: float = 4
     n = int((lead_s + 1.0) * 100) + total_us // 10_000 + 1
     rows = np.zeros(n, s.TELEMETRY_ROW)
     t_us = np.arange(n, dtype=np.int64) * 10_000
+    # the feeder runs ahead of the axes by the transport delay of 3.2 s
+    begin_us = int(lead_s * 1e6) - 3_200_000
+    fed = (t_us >= begin_us) & (t_us < begin_us + round(plan.figures["duration_s"] * 1e6))
     rows["t_us"] = t_us
     plan_us = np.clip(t_us - int(lead_s * 1e6), 0, total_us)
     running = (t_us >= lead_s * 1e6) & (t_us <= lead_s * 1e6 + total_us)
@@ -176,7 +179,7 @@ def telemetry_rows(plan: BuildPlan, n_rows: int | None = None, lead_s: float = 4
         "scale": 1,
         "trim": 1,
         "powder_1_set_g_min": FLOW_G_MIN,
-        "powder_1_measured_g_min": FLOW_G_MIN * (1 + 0.01 * np.sin(t_us * 9e-6)),
+        "powder_1_measured_g_min": fed * FLOW_G_MIN * (1 + 0.01 * np.sin(t_us * 9e-6)),
         "powder_1_left_g": 5000 - FLOW_G_MIN * t_us * 1e-6 / 60,
         "powder_2_left_g": 5000,
         "diverter_to_nozzle": running,

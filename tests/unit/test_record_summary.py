@@ -14,6 +14,7 @@ from controller.record.export import export_csv, export_parquet
 from controller.record.reader import read_record, read_trace
 from firmware_bridge.segments import FLAG_PARAM
 from tests.unit.record_samples import (
+    CATCHMENT,
     FLOW_G_MIN,
     HEADER,
     POWER_W,
@@ -72,14 +73,18 @@ def test_figures_of_an_ideal_build_agree_in_all_three_columns(folder: Path, plan
     json.dumps(summary, allow_nan=False)
 
 
-def test_executed_powder_arrives_after_the_transport_delay(folder: Path, plan) -> None:
+def test_executed_powder_counts_at_the_feeder_and_deposits_after_the_delay(
+    folder: Path, plan
+) -> None:
     record = read_record(folder)
     rows = record.telemetry.copy()
-    # the feeder begins when the axes begin: 3.2 s of the plan see no powder
     rows["powder_1_measured_g_min"] = np.where(rows["state"] == 6, FLOW_G_MIN, 0)
-    late = sm.executed(dataclasses.replace(record, telemetry=rows), plan)
-    duration_s = plan.figures["duration_s"]
-    assert late["powder_g"] == pytest.approx(FLOW_G_MIN / 60 * (duration_s - 3.2), rel=2e-3)
+    done = sm.executed(dataclasses.replace(record, telemetry=rows), plan)
+    assert done["powder_g"] == pytest.approx(plan.figures["powder_g"], rel=5e-3)
+    # the feeder begins when the axes begin: the first 3.2 s of the first bead see no powder
+    emission_s = plan.figures["emission_s"]
+    wanted = CATCHMENT * FLOW_G_MIN / 60 * (emission_s - 3.2)
+    assert done["deposited_g"] == pytest.approx(wanted, rel=5e-3)
 
 
 def test_executed_ignores_unknown_values_and_holes(folder: Path, plan) -> None:
