@@ -1,0 +1,161 @@
+"""``make soak``: the long campaigns; writes ``benchmarks/soak.json`` in the form of the benchmarks.
+
+python -m benchmarks.soak [--share 0.1]     a tenth of every campaign
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.__main__ import HERE, show
+from controller.record.verify import verify_record
+from tests.hil import oracle
+from tests.hil.test_dead_man import LIMIT_MS
+from tests.hil.whole_cell import build, example, started_build, write_box
+from tests.unit import test_firmware_protocol, test_framing
+
+KILLS = 100
+FRAMES = 1_000_000
+SEEDS = 50
+SCENARIOS = ("estop", "door", "chiller_flow", "link_loss", "feeder_stall")
+
+
+def _row(figure: str, value: float, unit: str, goal: float, met: bool, note: str) -> dict[str, Any]:
+    return {
+        "area": "soak",
+        "figure": figure,
+        "value": value,
+        "unit": unit,
+        "goal": goal,
+        "met": met,
+        "rival": "",
+        "ratio": None,
+        "note": note,
+    }
+
+
+def _one_kill(victim: str, how: signal.Signals, wait_s: float, folder: Path) -> float | None:
+    """Signal to gate off, ms; None when the gate was shut at that moment."""
+    with started_build(example("blade.stl"), folder, time_mode="real") as cell:
+        end = time.monotonic() + 30.0
+        while time.monotonic() < end:
+            status = cell["client"].call("status", timeout_s=5.0)
+            if status["motion"] and status["motion"]["gate_on"]:
+                break
+            time.sleep(0.02)
+        time.sleep(wait_s)
+        pid = cell["told"]["link_pid"] if victim == "link" else cell["server"].pid
+        sent_us = time.monotonic_ns() // 1000 - cell["simulator"]["start_us"]
+        os.kill(pid, how)
+        time.sleep(0.5)
+        if how == signal.SIGSTOP:
+            os.kill(pid, signal.SIGKILL)
+    trace = cell["record"] / "trace.mcap"
+    problems = oracle.check(trace, cell["record"] / "job.lmdjob", complete=False)
+    if problems:
+        raise RuntimeError(f"{victim} {how.name}: {problems[0]}")
+    gate = next(r for t, r in oracle.read(trace).rows.items() if t.endswith("gate"))
+    before, after = gate[gate["t_us"] <= sent_us], gate[gate["t_us"] > sent_us]
+    if not len(before) or not before[-1]["on"]:
+        return None
+    return float(after[after["on"] == 0]["t_us"][0] - sent_us) / 1e3
+
+
+def kills(share: float) -> list[dict[str, Any]]:
+    """SIGKILL and SIGSTOP of link and server at random moments of a bead, in real time."""
+    rng = np.random.default_rng(11)
+    rows = []
+    for victim, limit in LIMIT_MS.items():
+        for how in (signal.SIGKILL, signal.SIGSTOP):
+            took: list[float] = []
+            n = max(1, round(KILLS * share))
+            while len(took) < n:
+                with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
+                    ms = _one_kill(victim, how, float(rng.uniform(0.0, 1.5)), Path(name))
+                if ms is not None:
+                    took.append(ms)
+                    print(f"soak: {victim} {how.name} {ms:.1f} ms", file=sys.stderr)
+            rows.append(
+                _row(
+                    f"{how.name} of the {victim}: signal to gate off, worst of {n}",
+                    max(took),
+                    "ms",
+                    limit,
+                    max(took) <= limit,
+                    f"median {np.median(took):.1f}, least {min(took):.1f}",
+                )
+            )
+    return rows
+
+
+def frames(share: float) -> list[dict[str, Any]]:
+    """Mutated frames: none may become a segment or a message that was never sent."""
+    n = max(1000, round(FRAMES * share))
+    wrong = test_firmware_protocol.campaign(n, 3)
+    wrong_host = test_framing.campaign(n, 4)
+    return [
+        _row(f"wrong segments, {n} mutated frames", wrong, "1", 0, wrong == 0, "firmware"),
+        _row(f"wrong frames, {n} mutated frames", wrong_host, "1", 0, wrong_host == 0, "host"),
+    ]
+
+
+def faults(share: float) -> list[dict[str, Any]]:
+    """Every scenario with many seeds on null wires, judged by the oracle."""
+    n = max(1, round(SEEDS * share))
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
+        folder = Path(name)
+        part = write_box(folder / "box.stl", (8.0, 5.0, 2.0))
+        for scenario in SCENARIOS:
+            for seed in range(n):
+                result = build(part, folder, time_mode="null", scenario=scenario, seed=seed)
+                record = Path(result["record"])
+                found = oracle.check(record / "trace.mcap", record / "job.lmdjob", complete=False)
+                ok = not found and verify_record(record).ok and result["state"] != "COMPLETE"
+                bad += not ok
+                if not ok:
+                    print(f"soak: {scenario} seed {seed}: {found[:1]}", file=sys.stderr)
+    return [
+        _row(
+            f"unsafe or unsealed ends, {n} seeds of {len(SCENARIOS)} faults",
+            bad,
+            "1",
+            0,
+            bad == 0,
+            "oracle on the simulator's trace",
+        )
+    ]
+
+
+CAMPAIGNS = {"frames": frames, "faults": faults, "kills": kills}
+
+
+def main() -> int:
+    """Run the campaigns named on the command line, or all."""
+    parser = argparse.ArgumentParser(prog="soak")
+    parser.add_argument("campaign", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; default all")
+    parser.add_argument("--share", type=float, default=1.0, help="part of each campaign")
+    options = parser.parse_args()
+    unknown = [name for name in options.campaign if name not in CAMPAIGNS]
+    if unknown or not 0.0 < options.share <= 1.0:
+        parser.error(f"unknown campaign {unknown} or share {options.share} not in (0, 1]")
+    rows = []
+    for name, campaign in CAMPAIGNS.items():
+        if not options.campaign or name in options.campaign:
+            rows += campaign(options.share)
+    show(rows)
+    if not options.campaign and options.share == 1.0:
+        (HERE / "soak.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
