@@ -21,6 +21,7 @@ DIRECTIVES = {
     "nonecheck": DEBUG,
     "cdivision": not DEBUG,
     "overflowcheck": DEBUG,
+    "show_performance_hints": not DEBUG,
 }
 # -ffp-contract=off: the same bits on every processor, so that the same job has the same hash
 C_FLAGS = ["-O0", "-g"] if DEBUG else ["-O3"]
@@ -29,16 +30,34 @@ C_FLAGS += ["-ffp-contract=off"]
 KERNELS = [
     "controller/_motion.pyx",
     "controller/geometry/_mesh.pyx",
+    "controller/geometry/_slice.pyx",
+    "controller/geometry/_raster.pyx",
+    "controller/geometry/_triangulate.pyx",
+    "hil_sim/plant/_source.pyx",
+    "hil_sim/plant/_bead.pyx",
     "hil_sim/plant/_kernel.pyx",
 ]
 FIRMWARE = Path("firmware_bridge/firmware")
 
 extensions = [
-    Extension(path[:-4].replace("/", "."), [path], extra_compile_args=C_FLAGS)
+    Extension(
+        path[:-4].replace("/", "."),
+        [path],
+        depends=[str(p) for p in sorted(Path(path).parent.glob("*.pxd"))],
+        extra_compile_args=C_FLAGS,
+    )
     for path in KERNELS
     if Path(path).exists()
 ]
-extensions = cythonize(extensions, compiler_directives=DIRECTIVES, quiet=True, force=DEBUG)
+if ONLY:
+    extensions = [e for e in extensions if e.name == ONLY]
+# C of its own for debug: a build without checks must never take up C that was made with them
+extensions = cythonize(
+    extensions,
+    compiler_directives=DIRECTIVES,
+    build_dir="build/cython-debug" if DEBUG else "build/cython",
+    quiet=True,
+)
 if (FIRMWARE / "core").exists():
     extensions.append(
         Extension(
@@ -51,6 +70,8 @@ if (FIRMWARE / "core").exists():
     )
 if ONLY:
     extensions = [e for e in extensions if e.name == ONLY]
+    if not extensions:
+        raise SystemExit(f"LMD_ONLY={ONLY}: no such extension")
 
 PACKAGES = [
     "configs",

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from controller.geometry import _mesh
+from controller.geometry import _raster
 from controller.geometry.polygons import pack, region_rings
 from controller.model import LayerSlice, Track
 from controller.recipes import Recipe
@@ -35,10 +35,10 @@ def uncovered_spots(
     nx, ny = (math.ceil(e / cell) + 1 for e in extent)
     points, start = pack([np.ascontiguousarray(t.points_mm[:, :2]) for t in tracks])
     radius = np.full(len(tracks), 0.6 * width_mm)
-    painted = _mesh.cover_grid(points, start, radius, low[0], low[1], cell, nx, ny)
+    painted = _raster.cover_grid(points, start, radius, low[0], low[1], cell, nx, ny)
     ring_points, ring_start = pack(rings)
     moved = np.ascontiguousarray(ring_points - low)
-    row, x0, x1 = _mesh.scanlines(moved, ring_start, cell, 0.5)
+    row, x0, x1 = _raster.scanlines(moved, ring_start, cell, 0.5)
     bare = np.zeros((ny, nx), bool)
     first = np.clip(np.ceil(x0 / cell - 0.5).astype(np.int64), 0, nx)
     last = np.clip(np.floor(x1 / cell - 0.5).astype(np.int64) + 1, 0, nx)

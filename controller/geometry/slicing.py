@@ -1,6 +1,6 @@
 """From mesh to layers: planar sections, gaps closed, union, machining allowance.
 
-One sweep cuts the whole mesh (``_mesh.slice_planes``): cuts are chained by edge ids, so a
+One sweep cuts the whole mesh (``_slice.slice_planes``): cuts are chained by edge ids, so a
 section is closed when the mesh is, without a tolerance. Where the mesh has damage the chains
 stay open; near ends are joined here, layer by layer, with a note. Bodies that are open
 shells (``repair.shell_faces``) become open chains, one bead wide.
@@ -13,7 +13,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.errors import GeometryError
-from controller.geometry import _mesh
+from controller.geometry import _slice
 from controller.geometry.polygons import Rings, offset, rings_area, to_regions, union
 from controller.geometry.repair import shell_faces, topology
 from controller.model import LayerSlice, PartMesh
@@ -49,7 +49,7 @@ def section_planes(mesh: PartMesh, z_mm: np.ndarray, *, gap_mm: float = 0.5) -> 
         if not chosen.any():
             continue
         whole = bool(chosen.all())
-        points, start, plane, closed, _ = _mesh.slice_planes(
+        points, start, plane, closed, _ = _slice.slice_planes(
             mesh.vertices_mm,
             mesh.faces if whole else np.ascontiguousarray(mesh.faces[chosen]),
             top.face_edges if whole else np.ascontiguousarray(top.face_edges[chosen]),
@@ -130,7 +130,7 @@ def grow_sections(sections: list[Rings], xy_mm: float) -> Rings:
     """
     if len(sections) == 1 and xy_mm == 0:
         return sections[0]
-    plain = [[_mesh.simplify_ring(r, PLAIN_MM, True) for r in s] for s in sections]
+    plain = [[_slice.simplify_ring(r, PLAIN_MM, True) for r in s] for s in sections]
     rings = plain[0] if len(plain) == 1 else union([r for s in plain for r in s])
     return offset(rings, xy_mm)
 

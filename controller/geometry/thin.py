@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from controller.geometry import _mesh
+from controller.geometry import _slice, _triangulate
 from controller.geometry.polygons import Rings, contains, length, region_rings
 from controller.model import Region
 
@@ -87,7 +87,7 @@ def triangulate(area: Region, step_mm: float) -> tuple[np.ndarray, np.ndarray, n
     Returns points (n, 2), triangles (t, 3) int32, neighbours (t, 3) int32 (< 0: the border).
     """
     rings = [
-        resample(_mesh.simplify_ring(np.ascontiguousarray(r), 0.01, True), step_mm)
+        resample(_slice.simplify_ring(np.ascontiguousarray(r), 0.01, True), step_mm)
         for r in region_rings(area)
     ]
     rings = [r for r in rings if len(r) >= 3]
@@ -99,7 +99,7 @@ def triangulate(area: Region, step_mm: float) -> tuple[np.ndarray, np.ndarray, n
         fixed.append(np.column_stack([own, np.roll(own, -1)]))
         at += len(ring)
     triangles = fill_polygon(rings)
-    neighbours = _mesh.flip_to_delaunay(
+    neighbours = _triangulate.flip_to_delaunay(
         points, triangles, np.ascontiguousarray(np.vstack(fixed), np.int32)
     )
     return points, triangles, neighbours
@@ -116,7 +116,7 @@ def fill_polygon(rings: Rings) -> np.ndarray:
     polygon = ids[0]
     for hole in sorted(ids[1:], key=lambda h: -float(points[h, 0].max())):
         polygon = _bridge(points, polygon, hole)
-    return np.asarray(_mesh.ear_clip(points, np.ascontiguousarray(polygon, np.int32)))
+    return np.asarray(_triangulate.ear_clip(points, np.ascontiguousarray(polygon, np.int32)))
 
 
 def _bridge(points: np.ndarray, polygon: np.ndarray, hole: np.ndarray) -> np.ndarray:

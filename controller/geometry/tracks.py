@@ -10,7 +10,7 @@ strip A / h of the layer, whatever its width looks like (``beads``). So
   that the joints between beads never stand above each other. What an island of a layer gets
   too much or too little is carried to the island above it, which moves its grid and the edge
   of its hatch against it: a wall 2.3 lines thick gets 2, 2, 3, 2, 2, 3 ... lines;
-* neighbouring lines are joined without changing their summed length (``_mesh.zigzag``);
+* neighbouring lines are joined without changing their summed length (``_raster.zigzag``);
 * an area too thin for two contours gets one THIN_WALL bead down its middle (``thin``).
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from controller.geometry import _mesh
+from controller.geometry import _raster, _slice
 from controller.geometry.beads import Strips, bead_area_mm2
 from controller.geometry.polygons import (
     Rings,
@@ -267,11 +267,11 @@ def _hatch(rings: Rings, strips: Strips, grid: _Grid, shortest: float) -> list[n
     turn = _turn(grid.angle_deg)
     points, start = pack(rings)
     turned = np.ascontiguousarray((points - grid.hang) @ turn)  # by -angle: lines lie along x
-    line, x0, x1 = _mesh.scanlines(turned, start, strips.pitch_mm, grid.phase)
+    line, x0, x1 = _raster.scanlines(turned, start, strips.pitch_mm, grid.phase)
     if len(line) == 0:
         return []
-    nxt = _mesh.link_chords(line, x0, x1)
-    drawn, begin = _mesh.zigzag(
+    nxt = _raster.link_chords(line, x0, x1)
+    drawn, begin = _raster.zigzag(
         line, x0, x1, nxt, strips.pitch_mm, grid.phase, LINK_PITCHES * strips.pitch_mm
     )
     back = drawn @ turn.T + grid.hang
@@ -295,7 +295,7 @@ def _turn(angle_deg: float) -> np.ndarray:
 
 def _plain(line: np.ndarray, closed: bool) -> np.ndarray:
     """Without points that a straight line replaces within PLAIN_MM."""
-    return np.asarray(_mesh.simplify_ring(np.ascontiguousarray(line), PLAIN_MM, closed))
+    return np.asarray(_slice.simplify_ring(np.ascontiguousarray(line), PLAIN_MM, closed))
 
 
 def _plain_line(line: np.ndarray) -> np.ndarray:

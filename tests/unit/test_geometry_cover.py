@@ -5,7 +5,7 @@ import pytest
 import shapely
 import shapely.geometry as sg
 
-from controller.geometry import _mesh, coverage_notes
+from controller.geometry import _raster, coverage_notes
 from controller.geometry.cover import uncovered_spots
 from controller.model import Track, TrackKind
 from tests.unit.geometry_parts import recipe, to_layers
@@ -38,5 +38,5 @@ def test_an_empty_layer_is_bare_all_over():
 def test_grid_agrees_with_shapely():
     random = np.random.default_rng(8)
     path = random.uniform(2, 18, (7, 2))
-    grid = _mesh.cover_grid(path, np.array([0, 7]), np.array([0.9]), 0.0, 0.0, 0.1, 200, 200)
+    grid = _raster.cover_grid(path, np.array([0, 7]), np.array([0.9]), 0.0, 0.0, 0.1, 200, 200)
     assert grid.sum() * 0.01 == pytest.approx(sg.LineString(path).buffer(0.9, 32).area, rel=0.01)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from controller.errors import GeometryError
-from controller.geometry import _mesh, load_part, place_part, section_planes, slice_part
+from controller.geometry import _mesh, _slice, load_part, place_part, section_planes, slice_part
 from controller.geometry.polygons import rings_area
 from controller.geometry.repair import repair, topology
 from controller.geometry.slicing import layer_heights, sliced_volume
@@ -129,7 +129,7 @@ def test_no_kernel_twin_disagrees():
     vertices = vertices + random.normal(scale=0.02, size=vertices.shape)
     edges, ends, _, _ = _mesh.build_edges(faces, len(vertices))
     z = np.array([-3.1, 0.02, 2.7])
-    points, start, plane, closed, _ = _mesh.slice_planes(vertices, faces, edges, len(ends), z)
+    points, start, plane, closed, _ = _slice.slice_planes(vertices, faces, edges, len(ends), z)
     assert closed.all()
     for k, height in enumerate(z):
         twice = 0.0

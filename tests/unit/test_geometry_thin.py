@@ -7,7 +7,7 @@ import pytest
 import shapely
 import shapely.geometry as sg
 
-from controller.geometry import _mesh, make_tracks
+from controller.geometry import _slice, make_tracks
 from controller.geometry.polygons import length, region_rings
 from controller.geometry.thin import fill_polygon, mid_lines, resample, triangulate
 from controller.model import TrackKind
@@ -135,9 +135,9 @@ def test_resampling_keeps_corners_and_limits_steps():
 def test_simplified_lines_stay_within_their_tolerance():
     a = np.linspace(0, 2 * math.pi, 500, endpoint=False)
     ring = np.column_stack([10 * np.cos(a), 10 * np.sin(a)])
-    plain = _mesh.simplify_ring(ring, 0.01, True)
+    plain = _slice.simplify_ring(ring, 0.01, True)
     assert len(plain) < 120
     assert sg.LinearRing(ring).hausdorff_distance(sg.LinearRing(plain)) <= 0.0101
-    line = _mesh.simplify_ring(ring, 0.01, False)
+    line = _slice.simplify_ring(ring, 0.01, False)
     assert (line[0] == ring[0]).all()
     assert (line[-1] == ring[-1]).all()

@@ -9,7 +9,7 @@ import shapely
 import shapely.geometry as sg
 
 from controller.geometry import (
-    _mesh,
+    _raster,
     bead_area_mm2,
     coverage_notes,
     load_part,
@@ -220,7 +220,7 @@ def test_scanlines_equal_shapely_intersections(seed):
     shape = shape.difference(sg.Point(0, 0).buffer(2.0))
     points, start = pack(rings_of(shape))
     pitch, phase = 0.7, float(random.uniform())
-    line, x0, x1 = _mesh.scanlines(points, start, pitch, phase)
+    line, x0, x1 = _raster.scanlines(points, start, pitch, phase)
     assert len(line) > 10
     total = 0.0
     for k in range(-20, 21):
@@ -232,7 +232,7 @@ def test_scanlines_equal_shapely_intersections(seed):
 
 def test_scanline_through_a_vertex_counts_it_once():
     points, start = pack([np.array([[0.0, 0], [2, 1], [0, 2], [-2, 1]])])
-    line, x0, x1 = _mesh.scanlines(points, start, 1.0, 0.0)
+    line, x0, x1 = _raster.scanlines(points, start, 1.0, 0.0)
     assert line.tolist() == [1] or line.tolist() == [1, 2]
     assert (x0[0], x1[0]) == (-2, 2)
 
@@ -244,9 +244,9 @@ def test_joined_tracks_are_as_long_as_their_chords(seed):
     x0 = np.cumsum(random.uniform(-0.5, 0.5, n))
     x1 = x0 + random.uniform(4.0, 9.0, n)
     line = np.arange(n, dtype=np.int32)
-    nxt = _mesh.link_chords(line, x0, x1)
+    nxt = _raster.link_chords(line, x0, x1)
     assert (nxt[:-1] == np.arange(1, n)).all()
-    points, start = _mesh.zigzag(line, x0, x1, nxt, 1.0, 0.3, 2.5)
+    points, start = _raster.zigzag(line, x0, x1, nxt, 1.0, 0.3, 2.5)
     total = sum(length(points[a:b]) for a, b in pairwise(start))
     assert total == pytest.approx((x1 - x0).sum(), rel=1e-12), f"seed {seed}"
     assert len(start) - 1 < n / 2
@@ -257,7 +257,7 @@ def test_short_chords_become_one_line_down_their_middle_of_the_same_summed_lengt
     x0 = np.zeros(n)
     x1 = np.linspace(0.9, 0.2, n)
     line = np.arange(n, dtype=np.int32)
-    points, start = _mesh.zigzag(line, x0, x1, _mesh.link_chords(line, x0, x1), 1.0, 0.0, 2.5)
+    points, start = _raster.zigzag(line, x0, x1, _raster.link_chords(line, x0, x1), 1.0, 0.0, 2.5)
     assert start.tolist() == [0, len(points)]
     assert length(points) == pytest.approx(x1.sum(), rel=1e-9)
     assert points[0] == pytest.approx([0.45, 0.0])  # from the wide end
@@ -268,7 +268,7 @@ def test_chords_at_a_fork_are_not_linked():
     line = np.array([0, 1, 1, 2], np.int32)
     x0 = np.array([0.0, 0.0, 6.0, 0.0])
     x1 = np.array([9.0, 4.0, 9.0, 9.0])
-    assert _mesh.link_chords(line, x0, x1).tolist() == [-1, -1, -1, -1]
+    assert _raster.link_chords(line, x0, x1).tolist() == [-1, -1, -1, -1]
 
 
 # ---- shared parts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hil_sim.plant._kernel import Noise
+from hil_sim.plant._source import Noise
 
 from hil_sim import cellfile
 from hil_sim.clock import Scheduler
