@@ -12,11 +12,14 @@ rib   : a bracket, two plates at a right angle, stiffened by a web
 """
 
 import argparse
+import contextlib
+import ctypes
 import io
 import math
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +275,29 @@ def _spline_wire(outline: np.ndarray, z: float) -> Any:
     return wire.Wire()
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Let nothing through on descriptors 1 and 2: OCCT writes there past ``sys.stdout``.
+
+    What failed is told by exceptions, which come out of the block as ever.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(fd) for fd in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd in (1, 2):
+            os.dup2(nowhere, fd)
+        yield
+    finally:
+        # what still lies in C buffers must not come out after the descriptors are back
+        ctypes.CDLL(None).fflush(None)
+        for fd, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, fd)
+            os.close(copy)
+        os.close(nowhere)
+
+
 def write_step(shape: Any, name: str, path: Path) -> None:
     """A STEP file (AP214) in mm, with the part's name and a fixed date in its header."""
     from OCP.APIHeaderSection import APIHeaderSection_MakeHeader
@@ -292,12 +318,12 @@ def write_step(shape: Any, name: str, path: Path) -> None:
     writer = STEPCAFControl_Writer()
     Interface_Static.SetCVal_s("write.step.unit", "MM")
     if not writer.Transfer(document, STEPControl_AsIs):
-        raise SystemExit(f"{path}: OCCT could not translate the part")
+        raise SystemExit(f"{name}.step: OCCT could not translate the part")
     header = APIHeaderSection_MakeHeader(writer.ChangeWriter().Model())
     header.SetName(TCollection_HAsciiString(f"{name}.step"))
     header.SetTimeStamp(TCollection_HAsciiString("2020-01-01T00:00:00"))
     if writer.Write(str(path)) != IFSelect_RetDone:
-        raise SystemExit(f"{path}: could not be written")
+        raise SystemExit(f"{name}.step: could not be written")
 
 
 MAKERS = {"blade": make_blade, "ring": make_ring, "rib": make_rib}
@@ -318,13 +344,13 @@ def write_parts(folder: Path) -> list[Path]:
             temporary.write_bytes(data)
             os.replace(temporary, target)
             written.append(target)
+        temporary = folder / f".{name}.part.step"
         try:
-            shape = step_shape(name)
+            with silence():
+                write_step(step_shape(name), name, temporary)
         except ImportError:
             print(f"{name}.step left out: the extra 'step' is not installed", file=sys.stderr)
             continue
-        temporary = folder / f".{name}.part.step"
-        write_step(shape, name, temporary)
         target = folder / f"{name}.step"
         os.replace(temporary, target)
         written.append(target)
@@ -337,8 +363,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
     folder = parser.parse_args().out
     for path in write_parts(folder):
-        print(f"{path}  {path.stat().st_size} bytes")
+        print(f"{shown(path)}  {path.stat().st_size} bytes")
     describe()
+
+
+def shown(path: Path) -> str:
+    """A file's path from here, its name alone where it lies elsewhere."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path.name
 
 
 def describe() -> None:

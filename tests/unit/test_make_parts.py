@@ -1,6 +1,11 @@
 """The example parts: sound, in mm, the same bytes every time, of the wanted length."""
 
+import ctypes
 import importlib.util
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +124,36 @@ def test_step_files_are_the_same_parts(tmp_path, monkeypatch, made):
             np.ptp(mesh.vertices_mm, axis=0), abs=0.02
         )
         assert exact.solids == (name,)
+
+
+def test_native_chatter_stays_inside_and_our_lines_come_out(capfd):
+    libc = ctypes.CDLL(None)
+    with script().silence():
+        os.write(1, b"transfer statistics\n")
+        os.write(2, b"warning\n")
+        libc.puts(b"late, from a C buffer")
+    print("ours", flush=True)
+    libc.fflush(None)
+    assert capfd.readouterr() == ("ours\n", "")
+
+
+def test_descriptors_come_back_after_a_failure(capfd):
+    with pytest.raises(ValueError, match="told"), script().silence():
+        raise ValueError("told")
+    os.write(1, b"ours\n")
+    assert capfd.readouterr().out == "ours\n"
+
+
+@pytest.mark.slow
+def test_script_prints_its_own_lines_and_no_path_of_the_machine(tmp_path):
+    pytest.importorskip("OCP")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--out", str(tmp_path)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    files = [f"{n}.{s}" for n in NAMES for s in ("stl", "3mf", "step")]
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert [line.split()[0] for line in lines[:9]] == files
+    assert all(re.fullmatch(r"\S+  \d+ bytes", line) for line in lines[:9])
+    assert [line.split(":")[0] for line in lines[9:]] == list(NAMES)
