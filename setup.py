@@ -93,9 +93,11 @@ PACKAGES = [
 setup(
     packages=PACKAGES,
     ext_modules=extensions,
+    include_package_data=False,  # else sources of the compiled parts are installed too
     package_data={
         "configs": ["*/*.toml"],
         "controller.record": ["*.html"],
-        "controller": ["py.typed"],
+        "controller": ["py.typed", "*.pyi"],
+        "controller.geometry": ["*.pyi"],
     },
 )
