@@ -46,7 +46,8 @@ soak: setup
 	@$(PY) -m benchmarks.soak
 
 docs: setup
-	@$(PY) -m pip install --quiet --disable-pip-version-check "sphinx>=8" "myst-parser>=4"
+	@$(PY) -c "import myst_parser, sphinx" 2>/dev/null || \
+		$(PY) -m pip install --quiet --disable-pip-version-check "sphinx>=8" "myst-parser>=4"
 	@$(PY) -m sphinx -q -W -b html docs docs/_build
 	@echo "docs: docs/_build/index.html"
 
