@@ -8,17 +8,18 @@ result. Nothing here reaches into the machine.
 import contextlib
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller import launch
+from controller import launch, words
 from controller.api.client import Client
 from controller.api.protocol import CallError
 from controller.clock import wall_iso, wall_pause
 from controller.config import Cell, find_file, load_cell
-from controller.errors import ApiError, ConfigError, PreflightError, RecordError
+from controller.errors import ApiError, ConfigError, LmdError, PreflightError, RecordError
 from controller.model import BuildPlan
 from controller.planning import write_job
 from controller.record.report import write_report
@@ -28,6 +29,7 @@ from controller.record.writer import check_room
 from controller.session import prepare_plan
 
 LOOK_S = 0.25  # wall time between two looks at the progress
+ANSWER_S = 30.0  # wall time after which a server that does not answer is given up
 Tell = Callable[[float, str], None]  # share done (0 to 1), what is being done
 
 
@@ -48,6 +50,26 @@ class Wish:
     rotate_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
+class Interrupted(LmdError):
+    """The user ended a build: it was stopped in order and its record closed."""
+
+    exit_code = 130
+
+    def __init__(self, state: str, record: Path) -> None:
+        super().__init__(f"interrupted: the build was stopped ({state}), its record is {record}")
+        self.details = {"state": state, "record": str(record)}
+
+
+class BuildLost(ApiError):
+    """Server or simulator were gone in the middle of a build."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, record: Path) -> None:
+        super().__init__(f"{what}; what was recorded until then is in {record}")
+        self.details = {"state": "INTERRUPTED", "record": str(record)}
+
+
 def _quiet(share: float, text: str) -> None:
     """Tell nobody."""
 
@@ -62,6 +84,7 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
     cell, _ = load_cell(str(cell_path))
     time_mode = wish.time_mode or ("virtual" if cell.simulated else "real")
     scenario = _check_wish(wish, cell, time_mode)
+    launch.check_devices(cell, cell_path)
     check_room(wish.out, 0.0)
     plan = prepare_plan(
         wish.part,
@@ -74,40 +97,34 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
         progress=lambda share, text: tell(0.2 * share, text),
     )
     check_room(wish.out, float(plan.figures["duration_s"]))
-    folder = new_folder(wish.out, Path(plan.part["source_name"]).stem)
-    run_dir = launch.short_run_dir()
-    try:
-        job = run_dir / "job.lmdjob"
-        write_job(plan, job)
-        with running_cell(
-            cell_path,
-            cell,
-            run_dir,
-            time_mode=time_mode,
-            trace_dir=folder,
-            scenario=scenario,
-            seed=wish.seed,
-        ) as server:
-            header = {"part": plan.part["name"], "seed": wish.seed, "time": time_mode}
-            if scenario is not None:
-                header["scenario"] = scenario.stem
-            result = _on_cell(server, run_dir, job, folder, wish.mode, header, tell)
-    except BaseException:
-        # refused before a record was begun: leave nothing half-written behind
-        if not (folder / "record.mcap").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
-    return _conclude(result, plan, folder, tell)
+    with _record_folder(wish.out, Path(plan.part["source_name"]).stem) as folder:
+        run_dir = launch.short_run_dir()
+        try:
+            job = run_dir / "job.lmdjob"
+            write_job(plan, job)
+            with running_cell(
+                cell_path,
+                cell,
+                run_dir,
+                time_mode=time_mode,
+                trace_dir=folder,
+                scenario=scenario,
+                seed=wish.seed,
+            ) as server:
+                header = {"part": plan.part["name"], "seed": wish.seed, "time": time_mode}
+                if scenario is not None:
+                    header["scenario"] = scenario.stem
+                result = _on_cell(server, run_dir, job, folder, wish.mode, header, tell)
+        finally:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        return _conclude(result, plan, cell, folder, tell)
 
 
 def _check_wish(wish: Wish, cell: Cell, time_mode: str) -> Path | None:
     """Options that do not fit the cell are refused before any work."""
-    if time_mode not in ("real", "virtual", "null"):
-        raise ConfigError(f"--time {time_mode}: must be real, virtual or null")
-    if wish.mode not in ("production", "development", "maintenance"):
-        raise ConfigError(f"--mode {wish.mode}: must be production, development or maintenance")
+    words.one_of("--time", time_mode, words.TIME_MODES)
+    words.one_of("--mode", wish.mode, words.UNIT_MODES)
+    words.seed(wish.seed)
     if not cell.simulated and time_mode != "real":
         raise ConfigError(f"--time {time_mode}: cell {cell.name!r} is not simulated, only real is")
     if wish.scenario is None:
@@ -115,6 +132,24 @@ def _check_wish(wish: Wish, cell: Cell, time_mode: str) -> Path | None:
     if not cell.simulated:
         raise ConfigError(f"--scenario {wish.scenario}: cell {cell.name!r} is not simulated")
     return find_file("scenarios", wish.scenario)
+
+
+@contextlib.contextmanager
+def _record_folder(out: Path, stem: str) -> Iterator[Path]:
+    """A new record folder; nothing of it stays when no record was begun in it."""
+    missing = [p for p in (out, *out.absolute().parents) if not p.exists()]
+    folder: Path | None = None
+    try:
+        folder = new_folder(out, stem)
+        yield folder
+    except BaseException:
+        if folder is None or not (folder / "record.mcap").exists():
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            for made in missing:  # the innermost first
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -130,7 +165,7 @@ def running_cell(
 ) -> Iterator[launch.Server]:
     """Simulator (if the cell has one) and cell server, up while the block runs."""
     with contextlib.ExitStack() as stack:
-        ready = None
+        ready = simulator = None
         if cell.simulated and time_mode != "null":
             simulator = launch.Simulator(
                 cell_path,
@@ -152,6 +187,7 @@ def running_cell(
             trace_dir=trace_dir,
         )
         stack.callback(server.stop)
+        server.simulator = simulator
         yield server
 
 
@@ -166,23 +202,56 @@ def _on_cell(
 ) -> dict[str, Any]:
     """Build on a running cell; the server's own account of how it ended."""
     tell(0.2, "starting the cell")
+    started = False
     try:
         with Client(run_dir, role="engineer", name="lmd run") as client:
             make_ready(client)
             client.call("load_job", path=str(job))
-            try:
-                client.call("start", record_dir=str(folder), mode=mode, header=header)
-            except CallError as exc:
-                if exc.reasons:
-                    raise PreflightError(exc.reasons) from None
-                raise
-            result = follow(client, lambda share: tell(0.2 + 0.7 * share, "building"))
-            client.call("shutdown")
-    except ApiError as exc:
-        if server.process.poll() is not None:
-            raise ApiError(f"{exc}; the server said: {server.last_words()}") from None
+            with noted_interrupts() as interrupted:
+                try:
+                    client.call("start", record_dir=str(folder), mode=mode, header=header)
+                except CallError as exc:
+                    if exc.reasons:
+                        raise PreflightError(exc.reasons) from None
+                    raise
+                started = True
+                result = follow(
+                    client, lambda share: tell(0.2 + 0.7 * share, "building"), interrupted
+                )
+            client.call("shutdown", timeout_s=ANSWER_S)
+    except CallError:
         raise
+    except ApiError as exc:
+        gone = server.gone()
+        if gone and started:
+            raise BuildLost(gone, folder) from None
+        raise ApiError(gone or str(exc)) from None
+    if interrupted():
+        state = (result["record"]["result"] or {}).get("state", result["state"])
+        raise Interrupted(state, folder)
     return result
+
+
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[Callable[[], bool]]:
+    """An interrupt is noted, to be acted on in order; a second one is not waited for."""
+    noted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody interrupts here
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make_ready(client: Client) -> None:
@@ -198,29 +267,31 @@ def make_ready(client: Client) -> None:
         raise ApiError("homing did not succeed")
 
 
-def follow(client: Client, tell: Callable[[float], None]) -> dict[str, Any]:
-    """Wait for the end of a build; an interrupt stops it, then is raised again."""
-    try:
-        while True:
-            status = client.call("status")
-            progress = status["progress"]
-            if progress["duration_s"] > 0.0:
-                tell(min(1.0, progress["plan_time_s"] / progress["duration_s"]))
-            if status["machine"]["at_rest"] and not status["record"]["open"]:
-                break
-            if status["machine"]["state"] == "HELD":
-                # nobody is there to decide: a build that holds ends here, safely
-                client.call("stop")
-            wall_pause(LOOK_S)
-    except KeyboardInterrupt:
-        with contextlib.suppress(ApiError):
-            client.call("stop")
-            client.call("wait_state", states=["STOPPED"], timeout_s=30.0)
-        raise
-    return dict(client.call("result"))
+def follow(
+    client: Client,
+    tell: Callable[[float], None],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Wait for the end of a build; stop it in order when it is interrupted or holds."""
+    asked = False
+    while True:
+        status = client.call("status", timeout_s=ANSWER_S)
+        progress = status["progress"]
+        if progress["duration_s"] > 0.0:
+            tell(min(1.0, progress["plan_time_s"] / progress["duration_s"]))
+        if status["machine"]["at_rest"] and not status["record"]["open"]:
+            return dict(client.call("result", timeout_s=ANSWER_S))
+        # nobody is there to decide: a build that holds ends here, safely
+        if not asked and (interrupted() or status["machine"]["state"] == "HELD"):
+            with contextlib.suppress(CallError):  # between two states: asked again
+                client.call("stop", timeout_s=ANSWER_S)
+                asked = True
+        wall_pause(LOOK_S)
 
 
-def _conclude(result: dict[str, Any], plan: BuildPlan, folder: Path, tell: Tell) -> dict[str, Any]:
+def _conclude(
+    result: dict[str, Any], plan: BuildPlan, cell: Cell, folder: Path, tell: Tell
+) -> dict[str, Any]:
     """Verify, sum up, write the report."""
     tell(0.92, "verifying the record")
     verification = verify_record(folder)
@@ -230,18 +301,24 @@ def _conclude(result: dict[str, Any], plan: BuildPlan, folder: Path, tell: Tell)
     closed = result["record"]["result"] or {}
     tell(1.0, "done")
     return {
+        "part": plan.part["name"],
+        "cell": cell.name,
         "state": closed.get("state", result["state"]),
         "record": str(folder),
         "report": {"pdf": str(report.pdf), "html": str(report.html)},
         "planned": summary["planned"],
         "executed": summary["executed"],
         "truth": summary["truth"],
+        "deviations_pct": summary["deviations_pct"],
         "position_error_steps": summary["position_error_steps"],
+        "segments_executed": summary["segments_executed"],
+        "segments_planned": summary["segments_planned"],
         "time_ratio": result["time_ratio"],
         "content_hash": closed.get("content_hash"),
         "alarms": summary["alarms"],
         "sealed": verification.ok,
         "problems": list(verification.problems),
+        "warnings": list(plan.warnings),
     }
 
 

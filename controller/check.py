@@ -8,8 +8,10 @@ from typing import Any
 
 from controller.config import Cell, Material, load_cell, load_model, read_toml
 from controller.errors import ConfigError, LmdError, RecipeError
+from controller.launch import check_devices
 from controller.planning.job import job_hash, read_job
-from controller.recipes import Recipe, check_recipe
+from controller.recipes import Recipe, check_recipe, load_recipe
+from controller.words import refuse_gcode
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.register_map import load_map
 
@@ -21,22 +23,15 @@ _MARKS = (
     ("fault", "scenario"),
     ("blocks", "map"),
 )
-_GCODE = {".gcode", ".nc", ".ngc", ".tap", ".cnc", ".g"}
-
-
-def refuse_gcode(path: Path) -> None:
-    """Raise ConfigError for G-code, which has no interpreter yet."""
-    if path.suffix.lower() in _GCODE:
-        raise ConfigError(
-            f"{path}: G-code is not read yet; give an STL, 3MF or STEP file, or a .lmdjob"
-        )
 
 
 def check_file(path: Path, cell_name: str = "sim") -> dict[str, Any]:
     """What a file is, and what it says in short. Raises LmdError saying what is wrong."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
     refuse_gcode(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, give files")
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file")
     if path.suffix == ".lmdjob":
         plan = read_job(path)
         return {"kind": "job", "hash": job_hash(plan), "warnings": list(plan.warnings)}
@@ -45,7 +40,7 @@ def check_file(path: Path, cell_name: str = "sim") -> dict[str, Any]:
     kind = _kind_of(path)
     if kind == "cell":
         cell, _ = load_model(Cell, path)
-        return {"kind": kind, "name": cell.name, "warnings": []}
+        return {"kind": kind, "name": cell.name, "warnings": _check_cell(cell, path)}
     if kind == "material":
         material, _ = load_model(Material, path)
         return {"kind": kind, "name": material.name, "warnings": []}
@@ -61,7 +56,7 @@ def check_file(path: Path, cell_name: str = "sim") -> dict[str, Any]:
         except BridgeError as exc:
             raise ConfigError(str(exc)) from None
     if kind == "scenario":
-        return {"kind": kind, "name": _check_scenario(path), "warnings": []}
+        return {"kind": kind, "name": check_scenario(path), "warnings": []}
     raise ConfigError(
         f"{path}: has none of the tables that tell a cell (motion), a recipe (track), "
         "a material (density), a scenario (fault) or a register map (blocks)"
@@ -78,8 +73,18 @@ def _kind_of(path: Path) -> str:
     return ""
 
 
-def _check_scenario(path: Path) -> str:
-    """The simulator reads its scenarios itself; the host shares no code with it."""
+def _check_cell(cell: Cell, path: Path) -> list[str]:
+    """What a cell names must be there: drivers, register maps, its default recipe."""
+    check_devices(cell, path)
+    try:
+        recipe, _ = load_recipe(cell.default_recipe)
+        return check_recipe(recipe, cell, f"recipe {cell.default_recipe}", strict=False)
+    except LmdError as exc:
+        raise ConfigError(f"{path}: default_recipe: {exc}") from None
+
+
+def check_scenario(path: Path) -> str:
+    """A scenario's name, as the simulator reads it: the host shares no code with it."""
     done = subprocess.run(
         [sys.executable, "-m", "hil_sim", "--check-scenario", str(path)],
         stdin=subprocess.DEVNULL,
@@ -94,13 +99,14 @@ def _check_scenario(path: Path) -> str:
     return str(tomllib.loads(path.read_text(encoding="utf-8"))["name"])
 
 
-def check_files(paths: list[Path], cell_name: str) -> tuple[list[dict[str, Any]], list[str]]:
+def check_files(paths: list[Path], cell_name: str) -> tuple[list[dict[str, Any]], list[LmdError]]:
     """Every file's finding, and the mistakes of those that are not in order."""
-    found, mistakes = [], []
+    found: list[dict[str, Any]] = []
+    mistakes: list[LmdError] = []
     for path in paths:
         try:
             found.append({"file": str(path), "ok": True, **check_file(path, cell_name)})
         except LmdError as exc:
             found.append({"file": str(path), "ok": False, "error": str(exc)})
-            mistakes.append(str(exc))
+            mistakes.append(exc)
     return found, mistakes

@@ -5,15 +5,17 @@ otherwise than COMPLETE, 4 verification failed, 130 interrupted. Imports are lat
 wrong in the command line is told in a tenth of a second.
 """
 
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from controller import __version__
-from controller.errors import LmdError
+from controller import __version__, words
+from controller.errors import LmdError, VerifyError
 
 app = typer.Typer(
     name="lmd",
@@ -35,16 +37,6 @@ Rotate = Annotated[
     str | None, typer.Option("--rotate", help="Turn about X, Y, Z in degrees: 90,0,0.")
 ]
 PartFile = Annotated[Path, typer.Argument(help="STL, 3MF or STEP file.")]
-
-
-def _rotation(text: str | None) -> tuple[float, float, float]:
-    if text is None:
-        return (0.0, 0.0, 0.0)
-    try:
-        x, y, z = (float(v) for v in text.split(","))
-    except ValueError:
-        raise LmdError(f"--rotate {text}: must be three angles in degrees, as 90,0,0") from None
-    return (x, y, z)
 
 
 @app.callback(invoke_without_command=True)
@@ -80,11 +72,15 @@ def run(
     json: Json = False,
 ) -> None:
     """The main job: import, slice, plan, preflight, deposit, record, report."""
+    turn = _part_words(part, units, scale, rotate)
+    words.seed(seed)
+    words.one_of("--mode", mode, words.UNIT_MODES)
+    if time is not None:
+        words.one_of("--time", time, words.TIME_MODES)
+
     from controller.build import Wish, build_part
-    from controller.check import refuse_gcode
     from controller.terminal import print_build, print_json, progress
 
-    refuse_gcode(part)
     wish = Wish(
         part=part,
         recipe=recipe,
@@ -96,7 +92,7 @@ def run(
         mode=mode,
         units=units,
         scale=scale,
-        rotate_deg=_rotation(rotate),
+        rotate_deg=turn,
     )
     with progress(not json) as tell:
         result = build_part(wish, tell)
@@ -105,9 +101,19 @@ def run(
     else:
         print_build(result)
     if not result["sealed"]:
-        raise typer.Exit(4)
+        raise VerifyError(f"{result['record']}: DAMAGED: {result['problems'][0]}")
     if result["state"] != "COMPLETE":
-        raise typer.Exit(3)
+        raise Unfinished(result["state"], result["alarms"])
+
+
+class Unfinished(LmdError):
+    """A build that ended otherwise than COMPLETE."""
+
+    exit_code = 3
+
+    def __init__(self, state: str, alarms: list[dict[str, Any]]) -> None:
+        why = f": {alarms[0]['name']}, {alarms[0]['text']}" if alarms else ""
+        super().__init__(f"the build ended {state}{why}".rstrip("."))
 
 
 @app.command()
@@ -122,30 +128,22 @@ def plan(
     json: Json = False,
 ) -> None:
     """Plan only: CAD file to job file."""
-    from controller.check import refuse_gcode
+    turn = _part_words(part, units, scale, rotate)
+    words.new_file("-o", out, ".lmdjob")
+
     from controller.planning import write_job
     from controller.session import prepare_plan
-    from controller.terminal import print_json, print_table, progress
+    from controller.terminal import print_json, print_plan, progress
 
-    refuse_gcode(part)
-    if out.suffix != ".lmdjob":
-        raise LmdError(f"-o {out}: a job file's name ends in .lmdjob")
-    if not out.absolute().parent.is_dir():
-        raise LmdError(f"-o {out}: folder {out.parent} does not exist")
     with progress(not json) as tell:
         made = prepare_plan(
-            part, recipe, cell, units=units, scale=scale, rotate=_rotation(rotate), progress=tell
+            part, recipe, cell, units=units, scale=scale, rotate=turn, progress=tell
         )
         write_job(made, out)
     if json:
         print_json({"part": made.part, **made.figures, "warnings": list(made.warnings)})
-        return
-    rows = [[key, value] for key, value in made.figures.items() if isinstance(value, int | float)]
-    print_table(f"{made.part['name']}: plan", ["figure", "value"], rows)
-    for note in (*made.part.get("notes", ()), *made.warnings):
-        print(f"note: {note}")
-    print(f"hash: {made.figures['hash']}")
-    print(f"job: {out}")
+    else:
+        print_plan(made.part, made.figures, made.warnings, out)
 
 
 @app.command()
@@ -161,6 +159,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Picture of a job."""
+    words.job_file(job)
+    words.new_file("-o", out, ".png")
+
     from controller.planning.job import read_job
     from controller.record.pictures import show_job
     from controller.terminal import print_json
@@ -194,7 +195,11 @@ def check(
                 for warning in item.get("warnings", ()):
                     print(f"  warning: {warning}")
     if mistakes:
-        raise LmdError("; ".join(mistakes))
+        worst = LmdError("; ".join(str(one) for one in mistakes))
+        # a damaged job alone is a failed verification, anything else is bad input
+        codes = {one.exit_code for one in mistakes}
+        worst.exit_code = codes.pop() if len(codes) == 1 else 2
+        raise worst
 
 
 @app.command()
@@ -220,7 +225,25 @@ def doctor(
             mark = "ok " if c.ok else ("BAD" if c.required else "-  ")
             print(f"{mark}  {c.name}: {c.found}" + (f"  ->  {c.fix}" if c.fix else ""))
     if not answer["ok"]:
-        raise typer.Exit(1)
+        bad = ", ".join(c.name for c in checks if c.required and not c.ok)
+        raise Missing(f"not in order: {bad}")
+
+
+class Missing(LmdError):
+    """The installation lacks something that it needs."""
+
+    exit_code = 1
+
+
+def _part_words(
+    part: Path, units: str | None, scale: float, rotate: str | None
+) -> tuple[float, float, float]:
+    """Refuse at once what can be told without reading the part; the rotation in degrees."""
+    words.part_file(part)
+    words.scale(scale)
+    if units is not None:
+        words.one_of("--units", units, words.UNITS)
+    return words.rotation(rotate)
 
 
 def _add_groups() -> None:
@@ -239,23 +262,35 @@ _add_groups()
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(words))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
+            signal.signal(number, _interrupt)
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(words: list[str]) -> int:
+def _interrupt(number: int, frame: Any) -> None:
+    """To be told to end is the same as to be interrupted from the keyboard."""
+    raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:
+    from controller.terminal import Said
     from firmware_bridge.errors import BridgeError
 
-    json_wanted = "--json" in words
+    Said.json = False
+    json_wanted = "--json" in arguments
     try:
-        answer: Any = app(words, standalone_mode=False)
+        answer: Any = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
         return int(answer) if isinstance(answer, int) else 0
     except typer.Exit as exc:
+        if exc.exit_code == 130:  # typer's word for an interrupt
+            return _fail("interrupted", 130, json_wanted)
         return int(exc.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130, json_wanted)
     except LmdError as exc:
-        return _fail(str(exc), exc.exit_code, json_wanted)
+        return _fail(str(exc), exc.exit_code, json_wanted, getattr(exc, "details", {}))
     except BridgeError as exc:
         return _fail(str(exc), 2, json_wanted)
     except BrokenPipeError:
@@ -263,21 +298,39 @@ def _run(words: list[str]) -> int:
         return 0
     except Exception as exc:
         # a wrong word: typer carries its own copy of click, so the class is told by its method
-        usage = getattr(exc, "format_message", None)
-        if usage is not None:
-            return _fail(str(usage()), 2, json_wanted)
+        if hasattr(exc, "format_message"):
+            return _fail(_usage(exc, arguments), 2, json_wanted)
         if os.environ.get("LMD_DEBUG"):
             raise
-        words_of = f"internal error: {type(exc).__name__}: {exc} (LMD_DEBUG=1 shows where)"
-        return _fail(words_of, 1, json_wanted)
+        if isinstance(exc, OSError) and exc.filename is not None:
+            return _fail(f"{exc.filename}: {exc.strerror}", 2, json_wanted)
+        sentence = f"internal error: {type(exc).__name__}: {exc} (LMD_DEBUG=1 shows where)"
+        return _fail(sentence, 1, json_wanted)
 
 
-def _fail(message: str, code: int, json_wanted: bool) -> int:
-    """One sentence on stderr; with --json also an object on stdout."""
+def _usage(exc: Any, arguments: list[str]) -> str:
+    """What is wrong with the words, with the value that was given."""
+    said = " ".join(str(exc.format_message()).split())
+    for option in getattr(getattr(exc, "param", None), "opts", ()):
+        for n, word in enumerate(arguments):
+            given = word.partition("=")[2] if word.startswith(f"{option}=") else None
+            if word == option and n + 1 < len(arguments):
+                given = arguments[n + 1]
+            if given is not None and given not in said:
+                kind = "a whole number" if "integer" in said else "a number"
+                return f"{option} {given}: " + (
+                    f"must be {kind}" if "number" in said or "integer" in said else said
+                )
+    return said
+
+
+def _fail(message: str, code: int, json_wanted: bool, details: dict[str, Any] | None = None) -> int:
+    """One sentence on stderr; with --json also an object on stdout, unless one is there."""
+    from controller.terminal import Said, print_json
+
     sentence = " ".join(message.split())
-    print(f"error: {sentence}", file=sys.stderr)
-    if json_wanted:
-        import json
-
-        print(json.dumps({"error": sentence, "exit_code": code}))
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {sentence}", file=sys.stderr)
+        if json_wanted and not Said.json:
+            print_json({"error": sentence, "exit_code": code, **(details or {})})
     return code

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controller.errors import RecordError
+from controller.errors import RecordError, VerifyError
 
 record = typer.Typer(help="Build records.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,37 +35,40 @@ def verify(folder: Folder, json: Json = False) -> None:
     from controller.record.verify import verify_record
     from controller.terminal import print_json
 
-    found = verify_record(find_record(folder))
+    where = find_record(folder)
+    found = verify_record(where)
     if json:
-        print_json({"record": str(find_record(folder)), "verdict": found.verdict, **asdict(found)})
-    else:
-        print(f"{find_record(folder)}: {found.verdict}")
-        for line in (*found.problems, *found.notes):
+        print_json({"record": str(where), "verdict": found.verdict, **asdict(found)})
+    elif found.ok:
+        print(f"{where}: {found.verdict}")
+        for line in found.notes:
             print(f"  {line}")
+    else:
+        for line in (*found.problems, *found.notes):
+            print(line)
     if not found.ok:
-        raise typer.Exit(4)
+        raise VerifyError(f"{where}: {found.verdict}")
 
 
 @record.command()
 def info(folder: Folder, json: Json = False) -> None:
     """Planned, executed and simulated figures of a record."""
     from controller.record.summary import summarise
-    from controller.terminal import FIGURES, print_json, print_table
+    from controller.terminal import POSITION, print_figures, print_json, print_pairs, steps
 
     where = find_record(folder)
     found = summarise(where)
     if json:
         print_json({"record": str(where), **found})
         return
-    truth = found["truth"] or {}
-    rows = [
-        [name, found["planned"].get(key), found["executed"].get(key), truth.get(key)]
-        for key, name in FIGURES
-    ]
-    print_table(
-        f"{where.name}: {found['state']}", ["", "planned", "executed", "simulated truth"], rows
+    print_figures(f"{where.name}: {found['state']}", found)
+    print()
+    print_pairs(
+        [
+            ("position error", steps(*(found[key] for key in POSITION))),
+            ("content hash", found["content_hash"] or "- (the record was not closed)"),
+        ]
     )
-    print(f"content hash    {found['content_hash']}")
 
 
 @record.command()

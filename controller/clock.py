@@ -144,9 +144,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return events
 
     def source_gone(self) -> None:
-        """The simulator is gone: no time will ever pass again."""
+        """The simulator is gone: time passes by itself, so that what waits comes to its end."""
         self._over = True
-        self._frozen = True
+        self._frozen = False
 
 
 class _VirtualSelector(selectors.BaseSelector):
@@ -190,7 +190,11 @@ class _VirtualSelector(selectors.BaseSelector):
         if loop._frozen or loop._over:
             if events:
                 return loop.wire_meter.in_channel_order(events)
-            if timeout is not None and loop.next_deadline_us() <= loop.present_us:
+            deadline_us = loop.next_deadline_us()
+            if timeout is not None and deadline_us <= loop.present_us:
+                return []
+            if loop._over and not loop._frozen and deadline_us < _NEVER_US:
+                loop.present_us = deadline_us
                 return []
             return loop.wire_meter.in_channel_order(self._real.select(None))
         if events:

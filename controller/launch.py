@@ -1,23 +1,39 @@
 """Starts the processes of a cell and ends them by their process ids.
 
 ``Simulator`` is ``python -m hil_sim``, ``Server`` is ``lmd serve``; both live as long as
-their standard input stays open, so that none outlives a caller that was killed.
+their standard input stays open, so that none outlives a caller that was killed. Each has a
+process group of its own: an interrupt from the keyboard goes to the caller alone, which
+stops the build in order.
 """
 
 import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from controller.api.serve import null_channels
+from controller.config import Cell
 from controller.errors import ApiError, ConfigError, LmdError
+from controller.machine.cell import make_drivers, ports_of
+from firmware_bridge.errors import BridgeError
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 2.0  # a process that has closed its connections is given so long to end
+
+
+def check_devices(cell: Cell, path: Path) -> None:
+    """Ports, drivers and register maps that a cell names must be there. Raises ConfigError."""
+    try:
+        make_drivers(cell, ports_of(cell, null_channels() if cell.simulated else None))
+    except (BridgeError, ConfigError) as exc:
+        raise ConfigError(f"{path}: {exc}") from None
 
 
 def short_run_dir() -> Path:
@@ -41,6 +57,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            process_group=0,
         )
         try:
             self.ready = self._await_ready()
@@ -69,6 +86,17 @@ class Child:
             line += chunk
         ready: dict[str, Any] = json.loads(line)
         return ready
+
+    def gone(self) -> str:
+        """How the process ended, as a clause; empty while it runs."""
+        try:
+            code = self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return ""
+        if code < 0:
+            return f"the {self.what} was killed ({signal.Signals(-code).name})"
+        said = self.last_words()
+        return f"the {self.what} has ended (exit code {code}{f': {said}' if said else ''})"
 
     def last_words(self) -> str:
         """The last line that the process wrote to its log."""
@@ -120,6 +148,15 @@ class Server(Child):
     """The cell server as a process of its own."""
 
     what = "cell server"
+    simulator: Simulator | None = None  # on which it stands, where there is one
+
+    def gone(self) -> str:
+        """How the server ended, or the simulator that it cannot live without."""
+        own = super().gone()
+        code = None if self.simulator is None else self.simulator.process.poll()
+        if own and self.simulator is not None and code is not None and code < 0:
+            return self.simulator.gone()
+        return own
 
     def __init__(
         self,

@@ -42,9 +42,9 @@ def prepare_plan(
     """
     cell_model, cell_text = load_cell(cell)
     recipe_model, recipe_text = load_recipe(recipe or cell_model.default_recipe)
-    material, material_text = load_material(recipe_model.material)
     origin = recipe or cell_model.default_recipe
     warnings = check_recipe(recipe_model, cell_model, f"recipe {origin}", strict=strict)
+    material, material_text = load_material(recipe_model.material)
     texts = {"cell": cell_text, "recipe": recipe_text, "material": material_text}
 
     def step(number: int) -> None:

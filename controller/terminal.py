@@ -3,11 +3,15 @@
 import contextlib
 import json
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 Tell = Callable[[float, str], None]
+WIDTH = 100  # columns where standard output is no terminal
+NARROWEST = 24  # columns that a text in a table's last column is wrapped to at the least
 
 
 def plain(value: Any) -> Any:
@@ -16,8 +20,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        value = value.item()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
@@ -25,9 +29,17 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
+class Said:
+    """Whether this command's JSON object is out: there is one, whatever happens after it."""
+
+    json = False
+
+
+def print_json(value: dict[str, Any], *, one_line: bool = False) -> None:
+    """The command's one JSON object on standard output."""
+    indent = None if one_line else 1
+    print(json.dumps(plain(value), indent=indent, ensure_ascii=False), flush=True)
+    Said.json = True
 
 
 @contextlib.contextmanager
@@ -40,7 +52,7 @@ def progress(enabled: bool) -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<30}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
@@ -54,60 +66,188 @@ def progress(enabled: bool) -> Iterator[Tell]:
         yield tell
 
 
-def number(value: Any, digits: int = 4) -> str:
+def number(value: Any, decimals: int | None = None) -> str:
     """A figure for people; a dash for what is not known."""
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, float):
-        return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.0f}"
+        if decimals is None and 1e4 <= abs(value) < 1e9:
+            decimals = 0
+        return f"{value:.{decimals}f}" if decimals is not None else f"{value:.4g}"
     return str(value)
 
 
-def print_table(title: str, head: list[str], rows: list[list[Any]]) -> None:
-    """A table on standard output; the first column to the left, numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
+def percent(value: float | None) -> str:
+    """A deviation with its sign: +0.02 %."""
+    return "-" if value is None else f"{round(value, 2) + 0.0:+.2f} %"  # + 0.0: never -0.00
 
-    table = Table(title=title, title_justify="left")
-    for k, name in enumerate(head):
-        table.add_column(name, justify="left" if k == 0 else "right")
+
+def print_table(title: str, head: list[str], rows: list[list[str]], *, text_last: bool) -> None:
+    """A table on standard output: first column to the left, the others to the right.
+
+    With ``text_last`` the last column is text: to the left, wrapped into the width.
+    """
+    columns = len(head)
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(columns)]
+    if text_last:
+        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        left_over = wide - sum(widths[:-1]) - 2 * (columns - 1)
+        widths[-1] = min(widths[-1], max(NARROWEST, left_over))
+    left = [k == 0 or (text_last and k == columns - 1) for k in range(columns)]
+
+    def line(cells: list[str]) -> str:
+        placed = [c.ljust(w) if to_left else c.rjust(w)
+                  for c, w, to_left in zip(cells, widths, left, strict=True)]  # fmt: skip
+        return "  ".join(placed).rstrip()
+
+    print(title)
+    print(line(head))
+    print("  ".join("-" * width for width in widths))
     for row in rows:
-        table.add_row(*[number(cell) for cell in row])
-    width = None if sys.stdout.isatty() else 100
-    Console(width=width, highlight=False).print(table)
+        last = textwrap.wrap(row[-1], widths[-1]) or [""] if text_last else [row[-1]]
+        print(line([*row[:-1], last[0]]))
+        for more in last[1:]:
+            print(line([""] * (columns - 1) + [more]))
 
 
+# key, name, unit, decimals
 FIGURES = (
-    ("duration_s", "duration, s"),
-    ("emission_s", "emission, s"),
-    ("energy_j", "energy, J"),
-    ("powder_g", "powder, g"),
-    ("deposited_g", "deposited, g"),
-    ("layers", "layers"),
+    ("duration_s", "duration", "s", 1),
+    ("emission_s", "emission", "s", 1),
+    ("energy_j", "energy", "kJ", 3),
+    ("powder_g", "powder fed", "g", 2),
+    ("deposited_g", "deposited", "g", 2),
+    ("layers", "layers", "", 0),
 )
+
+
+def print_figures(title: str, found: dict[str, Any]) -> None:
+    """Planned, executed and true figures side by side, with deviations from the plan."""
+    deviations = found["deviations_pct"]
+    truth = found["truth"]
+
+    def cell(figures: dict[str, Any], key: str, unit: str, decimals: int) -> str:
+        value = figures.get(key)
+        return number(value / 1e3 if unit == "kJ" and value is not None else value, decimals)
+
+    head = ["", "planned", "executed", "deviation"]
+    if truth is not None:
+        head += ["simulated truth", "deviation"]
+    rows = []
+    for key, name, unit, decimals in FIGURES:
+        row = [f"{name}, {unit}" if unit else name]
+        row += [cell(found[who], key, unit, decimals) for who in ("planned", "executed")]
+        row.append(percent((deviations["executed"] or {}).get(key)))
+        if truth is not None:
+            row.append(cell(truth, key, unit, decimals))
+            row.append(percent((deviations["truth"] or {}).get(key)))
+        rows.append(row)
+    print_table(title, head, rows, text_last=False)
+
+
+def print_pairs(pairs: list[tuple[str, str]]) -> None:
+    """Name and text, one a line; lines without a name belong to the one above."""
+    width = max(len(name) for name, _ in pairs)
+    for name, text in pairs:
+        print(f"{name:<{width}}  {text}".rstrip())
+
+
+def steps(error: int | None, compared: int | None, expected: int | None) -> str:
+    """The position error and over how many of the planned segments it was seen."""
+    if error is None:
+        return "- (nothing was executed, or there is no simulator's trace)"
+    step = "step" if error == 1 else "steps"
+    return f"{error} {step} at the most, over {compared} of {expected} segment ends"
 
 
 def print_build(result: dict[str, Any]) -> None:
     """How a build went: figures side by side, then where things are."""
-    truth = result["truth"] or {}
-    rows = [
-        [name, result["planned"].get(key), result["executed"].get(key), truth.get(key)]
-        for key, name in FIGURES
-    ]
-    print_table(f"{result['state']}", ["", "planned", "executed", "simulated truth"], rows)
-    for label, value in (
-        ("record", result["record"]),
+    title = f"{result['part']} on cell {result['cell']}: {result['state']}"
+    print_figures(title, result)
+    print()
+    ratio = result["time_ratio"]
+    pairs = [
+        ("position error", steps(*(result[key] for key in POSITION))),
+        ("speed", "-" if ratio is None else f"{ratio:.1f} x real time while depositing"),
+        ("alarms", "none" if not result["alarms"] else alarm_line(result["alarms"][0])),
+        *[("", alarm_line(alarm)) for alarm in result["alarms"][1:]],
+        *[("warnings" if n == 0 else "", text) for n, text in enumerate(result["warnings"])],
+        ("record", f"{result['record']} ({'sealed' if result['sealed'] else 'DAMAGED'})"),
+        *[("", problem) for problem in result["problems"]],
+        ("content hash", result["content_hash"] or "-"),
         ("report", result["report"]["pdf"]),
         ("", result["report"]["html"]),
-        ("position error", f"{number(result['position_error_steps'])} steps"),
-        ("time ratio", f"{number(result['time_ratio'], 3)} simulated s per s"),
-        ("content hash", result["content_hash"]),
-        ("sealed", result["sealed"]),
-    ):
-        print(f"{label:<15} {number(value)}")
-    for alarm in result["alarms"]:
-        print(f"alarm           {alarm.get('name')}: {alarm.get('detail') or alarm.get('text')}")
+    ]
+    print_pairs(pairs)
+
+
+# key, name, unit, decimals
+PLAN_FIGURES = (
+    ("layers", "layers", "", 0),
+    ("tracks", "tracks", "", 0),
+    ("moves", "moves", "", 0),
+    ("length_mm.emission", "length, deposited", "mm", 1),
+    ("length_mm.travel", "length, travelled", "mm", 1),
+    ("duration_s", "duration", "s", 1),
+    ("emission_s", "emission", "s", 1),
+    ("longest_emission_s", "longest unbroken emission", "s", 2),
+    ("energy_j", "energy", "kJ", 3),
+    ("powder_g", "powder fed", "g", 2),
+    ("deposited_g", "deposited", "g", 2),
+    ("volume_mm3", "volume of the part", "mm3", 1),
+    ("target_volume_mm3", "volume with allowance", "mm3", 1),
+    ("deposit_volume_mm3", "volume deposited", "mm3", 1),
+    ("max_power_error_w", "power error at the beam, at most", "W", 3),
+    ("beam_position_error_mm", "position error of the beam", "mm", 4),
+    ("cost.total_usd", "cost", "USD", 2),
+)
+
+
+def print_plan(
+    part: dict[str, Any], figures: dict[str, Any], warnings: tuple[str, ...], job: Any
+) -> None:
+    """What a plan holds."""
+    rows = []
+    for key, name, unit, decimals in PLAN_FIGURES:
+        value: Any = figures
+        for word in key.split("."):
+            value = value.get(word) if isinstance(value, dict) else None
+        value = value / 1e3 if unit == "kJ" and value is not None else value
+        rows.append([name, number(value, decimals), unit])
+    size = " x ".join(number(float(v), 2) for v in part["extents_mm"])
+    print_table(f"{part['name']}, {size} mm", ["", "planned", "unit"], rows, text_last=True)
+    print()
+    notes = [*part.get("notes", ()), *warnings]
+    pairs = [("notes" if n == 0 else "", text) for n, text in enumerate(notes)]
+    print_pairs([*pairs, ("hash", str(figures["hash"])), ("job", str(job))])
+
+
+POSITION = ("position_error_steps", "segments_executed", "segments_planned")
+
+
+def alarm_line(alarm: dict[str, Any]) -> str:
+    """One alarm: when, what, why."""
+    text = alarm.get("text") or alarm.get("detail") or ""
+    return f"{number(alarm.get('t_s'), 2)} s {alarm.get('severity')} {alarm.get('name')}: {text}"
+
+
+_UNITS = (
+    ("_deg_c", "°C"), ("_l_min", "L/min"), ("_g_min", "g/min"), ("_mpa", "MPa"), ("_rpm", "rpm"),
+    ("_ppm", "ppm"), ("_w", "W"), ("_g", "g"), ("_s", "s"),
+)  # fmt: skip
+
+
+def reading_line(reading: dict[str, Any] | None) -> str:
+    """A device's values with their units; the names carry them."""
+    told = []
+    for key, value in (reading or {}).items():
+        if key == "at_us":
+            continue
+        suffix, unit = next(((s, u) for s, u in _UNITS if key.endswith(s)), ("", ""))
+        name = key.removesuffix(suffix).replace("_", " ")
+        many = list(value) if isinstance(value, list | tuple) else [value]
+        shown = " / ".join(number(one) for one in many) or "none"
+        told.append(f"{name} {shown}" if shown == "-" or not unit else f"{name} {shown} {unit}")
+    return ", ".join(told) or "-"

@@ -253,6 +253,14 @@ class TcpPort(Port):
         return FdWire(self.name, sock.fileno(), self.channel, keep=sock)
 
 
+def _is_pseudo_terminal(fd: int) -> bool:
+    """Unix98 pty (major 136 to 143, kernel devices.txt): it carries no parity bit.
+
+    Asked for one it refuses (EINVAL) unless something else changes in the same call.
+    """
+    return 136 <= os.major(os.fstat(fd).st_rdev) <= 143
+
+
 class SerialPort(Port):
     """A serial line, 8 data bits, raw."""
 
@@ -285,7 +293,7 @@ class SerialPort(Port):
             attrs = termios.tcgetattr(fd)
             cflag = attrs[2] & ~(termios.PARENB | termios.PARODD | termios.CSTOPB)
             cflag |= termios.CLOCAL | termios.CREAD
-            if self.parity != "N":
+            if self.parity != "N" and not _is_pseudo_terminal(fd):
                 cflag |= termios.PARENB | (termios.PARODD if self.parity == "O" else 0)
             attrs[2] = cflag
             attrs[4] = attrs[5] = _BAUD[self.baud]

@@ -1,7 +1,7 @@
 """One reading of every device, without a supervisor: ``lmd devices probe`` and ``watch``."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +14,17 @@ ROUND_S = 0.2  # between two rounds of reading
 
 
 async def read_devices(
-    cell: Cell, ports: Mapping[str, Port], seconds: float, rounds: int
+    cell: Cell,
+    ports: Mapping[str, Port],
+    seconds: float,
+    rounds: int,
+    on_round: Callable[[int, list[dict[str, Any]]], None] | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Connect to all devices and read them ``rounds`` times.
 
     Returns for each round and role ``{role, driver, port, answers, error, reading}``; a
     device that does not answer within ``seconds`` of machine time is told, not waited for.
+    ``on_round`` is told each round when it has been read.
     """
     drivers = make_drivers(cell, ports)
     try:
@@ -34,6 +39,8 @@ async def read_devices(
                     if role in drivers
                 ]
             )
+            if on_round is not None:
+                on_round(n, found[-1])
         return found
     finally:
         for driver in drivers.values():
