@@ -9,6 +9,7 @@ EXTRAS=${EXTRAS:-step,dev}
 need=""
 command -v "$PYTHON" >/dev/null 2>&1 || need="$need python3"
 command -v gcc >/dev/null 2>&1 || need="$need gcc libc6-dev"
+command -v g++ >/dev/null 2>&1 || need="$need g++" # pyclipr comes as C++ source
 if command -v "$PYTHON" >/dev/null 2>&1; then
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "setup: $PYTHON is older than 3.11; give a newer one: make setup PYTHON=/path/to/python3.11" >&2
@@ -44,5 +45,18 @@ if [ ! -x .venv/bin/python ]; then
     "$PYTHON" -m venv .venv
 fi
 echo "setup: installing dependencies and compiling (a few minutes the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77" wheel "cython>=3.1" "numpy>=2.0"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[$EXTRAS]"
+PATH="$PWD/.venv/bin:$PATH" # pyclipr's build calls "python", which Debian does not have
+pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+pip install --upgrade "pip>=24" "setuptools>=77" wheel "cython>=3.1" "numpy>=2.0"
+# Dependencies first, each built by its own rules if it must be built; then this project, whose
+# compiled parts are built with what is in the environment.
+.venv/bin/python - "$EXTRAS" >.venv/requirements.txt <<'END'
+import sys, tomllib
+
+with open("pyproject.toml", "rb") as f:
+    project = tomllib.load(f)["project"]
+extras = project["optional-dependencies"]
+print(*project["dependencies"], *(r for e in sys.argv[1].split(",") for r in extras[e]), sep="\n")
+END
+pip install --requirement .venv/requirements.txt
+pip install --no-build-isolation --no-deps --editable .
