@@ -22,6 +22,7 @@ from controller.config import Cell, find_file, load_cell
 from controller.errors import ApiError, ConfigError, LmdError, PreflightError, RecordError
 from controller.model import BuildPlan
 from controller.planning import write_job
+from controller.record.keys import key_path, make_key
 from controller.record.report import write_report
 from controller.record.summary import summarise
 from controller.record.verify import verify_record
@@ -97,6 +98,8 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
         progress=lambda share, text: tell(0.2 * share, text),
     )
     check_room(wish.out, float(plan.figures["duration_s"]))
+    if not key_path().exists():
+        make_key()
     with _record_folder(wish.out, Path(plan.part["source_name"]).stem) as folder:
         run_dir = launch.short_run_dir()
         try:

@@ -71,7 +71,11 @@ def run(
     rotate: Rotate = None,
     json: Json = False,
 ) -> None:
-    """The main job: import, slice, plan, preflight, deposit, record, report."""
+    """Build a part: CAD file to sealed record and report.
+
+    Imports, slices, plans, checks, deposits, records and reports. A simulated cell is
+    started for it, in virtual time unless told otherwise.
+    """
     turn = _part_words(part, units, scale, rotate)
     words.seed(seed)
     words.one_of("--mode", mode, words.UNIT_MODES)
@@ -181,7 +185,7 @@ def check(
     cell: CellName = "sim",
     json: Json = False,
 ) -> None:
-    """Validate files; every mistake with file, line and key."""
+    """Validate files: cells, materials, recipes, scenarios, jobs."""
     from controller.check import check_files
     from controller.terminal import print_json
 
@@ -209,7 +213,7 @@ def doctor(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check the installation: what is missing, and the command that mends it."""
+    """Check the installation, name what mends it."""
     from controller import doctor as examination
     from controller.record import keys
     from controller.terminal import print_json
@@ -299,6 +303,9 @@ def _run(arguments: list[str]) -> int:
     except Exception as exc:
         # a wrong word: typer carries its own copy of click, so the class is told by its method
         if hasattr(exc, "format_message"):
+            if type(exc).__name__ == "NoArgsIsHelpError":
+                print(exc.ctx.get_help(), file=sys.stderr)  # type: ignore[attr-defined]
+                return 2
             return _fail(_usage(exc, arguments), 2, json_wanted)
         if os.environ.get("LMD_DEBUG"):
             raise

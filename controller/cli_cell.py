@@ -193,7 +193,10 @@ def sim(
     out: Annotated[Path | None, typer.Option("--out", help="Folder that gets trace.mcap.")] = None,
     json: Json = False,
 ) -> None:
-    """The simulator alone: prints its ports as one JSON line and serves until interrupted."""
+    """The simulator alone: prints its ports, serves until ended.
+
+    The ports come as one JSON line on standard output.
+    """
     words.one_of("--time", time, ("real", "virtual"))
     words.seed(seed)
     path, config = _load_cell(cell)

@@ -336,8 +336,8 @@ def check_room(folder: Path, expected_s: float, job_bytes: int = 0) -> int:
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise RecordError(
-            f"{folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed for a record of "
-            f"{expected_s:.0f} s"
+            f"{folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed for a record"
+            + (f" of {expected_s:.0f} s" if expected_s > 0.0 else "")
         )
     return needed
 
