@@ -286,10 +286,10 @@ def _run(arguments: list[str]) -> int:
     try:
         answer: Any = app(arguments, standalone_mode=False)
         sys.stdout.flush()
-        return int(answer) if isinstance(answer, int) else 0
+        code = int(answer) if isinstance(answer, int) else 0  # of a typer.Exit
+        # typer swallows an interrupt and says so by this code
+        return _fail("interrupted", 130, json_wanted) if code == 130 else code
     except typer.Exit as exc:
-        if exc.exit_code == 130:  # typer's word for an interrupt
-            return _fail("interrupted", 130, json_wanted)
         return int(exc.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130, json_wanted)
