@@ -51,6 +51,9 @@ def _one_kill(victim: str, how: signal.Signals, wait_s: float, folder: Path) -> 
             if status["motion"] and status["motion"]["gate_on"]:
                 break
             time.sleep(0.02)
+        else:
+            alarms = [f"{a['name']} {a.get('detail', '')}" for a in status["alarms"]]
+            raise RuntimeError(f"no emission: {status['machine']}, alarms {alarms}")
         time.sleep(wait_s)
         pid = cell["told"]["link_pid"] if victim == "link" else cell["server"].pid
         sent_us = time.monotonic_ns() // 1000 - cell["simulator"]["start_us"]

@@ -266,8 +266,14 @@ def make_ready(client: Client) -> None:
     if state in ("STOPPED", "COMPLETE"):
         client.call("reset")
         state = client.call("wait_state", states=["IDLE"])["state"]
-    if state == "IDLE" and not client.call("home").get("homed"):
-        raise ApiError("homing did not succeed")
+    if state == "IDLE" and client.call("home").get("homed"):
+        return
+    status = client.call("status")
+    alarms = [f"{a['name']} {a.get('detail') or ''}".strip() for a in status["alarms"]]
+    raise ApiError(
+        f"the cell does not become ready: state {status['machine']['state']} "
+        f"({status['machine']['cause']}), alarms: {', '.join(alarms) or 'none'}"
+    )
 
 
 def follow(

@@ -77,6 +77,7 @@ def _serve(cell: SimCell, virtual: bool, folder: _RunFolder) -> None:
                 "pid": os.getpid(),
                 "time_socket": socket_path,
                 "start_us": server.start_us if isinstance(server, RealTimeServer) else None,
+                "scheduling": getattr(server, "scheduling", "virtual time"),
                 "channels": [cell.ends[number].describe() for number in sorted(cell.ends)],
             }
             line = json.dumps(ready)

@@ -14,6 +14,7 @@ The host's twin is ``controller/clock.py``; they share the message layout of
 
 import contextlib
 import heapq
+import os
 import selectors
 import socket
 import struct
@@ -281,6 +282,7 @@ class RealTimeServer:
         self._endpoints = endpoints
         self.stop = False
         self.start_us = monotonic_us()  # of this machine's clock: comparable between processes
+        self.scheduling = _real_time_priority()
 
     def serve(self, wake_fd: int | None = None) -> None:
         """Serve until ``stop`` is set or ``wake_fd`` becomes readable."""
@@ -302,6 +304,19 @@ class RealTimeServer:
                     key.data(selector, key)
                 if ready and sim.stepper is not None:
                     sim.stepper.run(sim.now_us)
+
+
+def _real_time_priority() -> str:
+    """A controller board is never kept waiting by other programs: ask for the same.
+
+    Below the motion link's priority (50). Where it is refused, a stall of this process looks
+    to the host like a board that stood still.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(40))
+    except OSError:
+        return "SCHED_OTHER (SCHED_FIFO refused)"
+    return "SCHED_FIFO 40"
 
 
 def monotonic_us() -> int:

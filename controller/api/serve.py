@@ -64,6 +64,9 @@ def serve(settings: ServeSettings) -> None:
     # what is loaded by now stays: the collector need not look at it a hundred times a second
     gc.collect()
     gc.freeze()
+    if not loop.virtual:
+        with contextlib.suppress(OSError):  # not everywhere granted; the link has SCHED_FIFO
+            os.setpriority(os.PRIO_PROCESS, 0, -10)
     gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         try:
