@@ -59,6 +59,13 @@ class Motion(Strict):
         for axis in self.axes:
             if axis.range_mm[0] >= axis.range_mm[1]:
                 raise ValueError(f"axis {axis.name}: range {axis.range_mm} mm is empty")
+        # the names are the file format's; what cannot be driven yet is refused, not ignored
+        if self.link != "lmd_segment":
+            raise ValueError(f"link {self.link!r} cannot be driven yet, only 'lmd_segment' can")
+        if self.kinematics != "xyz":
+            raise ValueError(
+                f"kinematics {self.kinematics!r} cannot be planned yet, only 'xyz' can"
+            )
         return self
 
 
@@ -127,6 +134,8 @@ class Pyrometer(Device):
 
 class Safety(Device):
     """Safety PLC, read only but for the supply relay it may be asked to drop."""
+
+    map: str  # which bit means what is each machine's own project
 
 
 class Substrate(Strict):

@@ -180,6 +180,11 @@ def check_recipe(recipe: Recipe, cell: Cell, origin: str | Path, *, strict: bool
             f"{origin}: material {recipe.material!r} is in no hopper of cell {cell.name!r} "
             f"(hoppers hold {', '.join(powders)})"
         )
+    if recipe.loops is not None and recipe.loops.melt_pool.enabled:
+        raise RecipeError(
+            f"{origin}: loops.melt_pool.enabled is true, but this version has no melt-pool loop; "
+            "set it to false"
+        )
     slowest = min(a.speed_mm_s for a in cell.motion.axes[:2])
     warnings: list[str] = []
     for name, s in recipe.all_settings().items():

@@ -68,6 +68,8 @@ def test_every_mistake_of_a_file_is_named_with_line_and_key(cell_text):
         ("plan_share = 0.8", "plan_share = 1.8", "plan_share"),
         ('heartbeat_timeout = "100 ms"', 'heartbeat_timeout = "1 s"', "heartbeat_timeout"),
         ("[laser]", "[laser", "not valid TOML"),
+        ('"lmd_segment"', '"grblhal"', "link 'grblhal' cannot be driven yet"),
+        ('kinematics = "xyz"', 'kinematics = "xyz_ac_table"', "cannot be planned yet"),
     ],
 )
 def test_cells_that_make_no_sense_are_refused(cell_text, old, new, words):
@@ -109,6 +111,7 @@ def test_a_track_takes_its_kind_then_the_default():
         ('power_floor = "150 W"', 'power_floor = "700 W"', "above power 600 W"),
         ('speed = "10 mm/s"', 'speed = "500 mm/s"', "above 120 mm/s"),
         ('powder = "6.3 g/min"', 'powder = "60 g/min"', "above 20 g/min"),
+        ("enabled = false", "enabled = true", "no melt-pool loop"),
     ],
 )
 def test_recipes_beyond_the_cell_are_refused(recipe_text, old, new, words):
