@@ -269,7 +269,13 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
             signal.signal(number, _interrupt)
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code == 130:
+        # CPython ends by the signal, whatever is asked for, when it hit code made by exec()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -284,7 +290,7 @@ def _run(arguments: list[str]) -> int:
     Said.json = False
     json_wanted = "--json" in arguments
     try:
-        answer: Any = app(arguments, standalone_mode=False)
+        answer: Any = app(arguments, prog_name="lmd", standalone_mode=False)
         sys.stdout.flush()
         code = int(answer) if isinstance(answer, int) else 0  # of a typer.Exit
         # typer swallows an interrupt and says so by this code
@@ -298,8 +304,12 @@ def _run(arguments: list[str]) -> int:
     except BridgeError as exc:
         return _fail(str(exc), 2, json_wanted)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return _nobody_reads()
+    except SystemExit as exc:
+        # typer ends so after completion, and when a pipe breaks while a command prints
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            return _nobody_reads()
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except Exception as exc:
         # a wrong word: typer carries its own copy of click, so the class is told by its method
         if hasattr(exc, "format_message"):
@@ -313,6 +323,12 @@ def _run(arguments: list[str]) -> int:
             return _fail(f"{exc.filename}: {exc.strerror}", 2, json_wanted)
         sentence = f"internal error: {type(exc).__name__}: {exc} (LMD_DEBUG=1 shows where)"
         return _fail(sentence, 1, json_wanted)
+
+
+def _nobody_reads() -> int:
+    """The reader of standard output has left: be silent, and fail as any program does then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 128 + signal.SIGPIPE  # not 0: what was to be said may have been a failure
 
 
 def _usage(exc: Any, arguments: list[str]) -> str:
