@@ -216,7 +216,7 @@ def _started(folder: Path, *words):
 
 @pytest.mark.parametrize(
     ("mode", "number"),
-    [("virtual", signal.SIGINT), ("null", signal.SIGINT), ("null", signal.SIGTERM)],
+    [("virtual", signal.SIGINT), ("null", signal.SIGTERM)],
 )
 def test_an_interrupt_stops_the_build_in_order(tmp_path, mode, number):
     process, children, record = _started(tmp_path, "--time", mode, "--json")
