@@ -376,6 +376,7 @@ class MotionLink:
             raise ProtocolError(f"segments are {segments.dtype}, wanted the 22 byte SEGMENT")
         segments = np.ascontiguousarray(segments)
         self._stop_streaming()
+        self.refusal = ""  # of a plan that is gone
         self._n = len(segments)
         self._segments = memoryview(segments.view(np.uint8).data)
         self._ends_us = np.concatenate([[0], np.cumsum(ticks_of(segments))])

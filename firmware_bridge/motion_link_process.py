@@ -290,6 +290,7 @@ class MotionLinkProcess:
         """As MotionLink.start; a wrong index comes back as ``refusal``."""
         self._starts += 1
         self.finished = False
+        self.refusal = ""
         self._tell("start", first)
 
     def hold(self, *, now: bool) -> None:

@@ -74,12 +74,52 @@ def _stall(cell: SimCell, fault: Fault, on: bool) -> None:
     cell.world.hopper_stalled[int(fault.options["hopper"]) - 1] = on
 
 
-def _optics(cell: SimCell, fault: Fault, on: bool) -> None:
-    cell.world.optics_transmission = fault.options["transmission"] if on else 1.0
+def _empty(cell: SimCell, fault: Fault, on: bool) -> None:
+    """What is left in a hopper; the end of the fault refills it."""
+    hopper = int(fault.options["hopper"]) - 1
+    full_g = cell.cell.hoppers[hopper].mass_g if hopper < len(cell.cell.hoppers) else 0.0
+    cell.world.hopper_mass_g[hopper] = fault.options["left"] if on else full_g
 
 
-def _leak(cell: SimCell, fault: Fault, on: bool) -> None:
-    cell.world.oxygen_leak_ppm = fault.options["oxygen"] if on else 0.0
+# attribute of the world: (option that says how broken, value when whole)
+_SHARES = {
+    "optics_transmission": ("transmission", 1.0),
+    "source_share": ("share", 1.0),
+    "stray_w": ("power", 0.0),
+    "oxygen_leak_ppm": ("oxygen", 0.0),
+}
+
+
+def _share(name: str) -> Callable[[SimCell, Fault, bool], None]:
+    """A number of the world: an option's value while broken."""
+    option, rest = _SHARES[name]
+
+    def act(cell: SimCell, fault: Fault, on: bool) -> None:
+        setattr(cell.world, name, fault.options[option] if on else rest)
+        cell.plant.catch_up(cell.sim.now_us)  # the beam until now was of the other kind
+
+    return act
+
+
+def _bits(name: str) -> Callable[[SimCell, Fault, bool], None]:
+    def act(cell: SimCell, fault: Fault, on: bool) -> None:
+        bit = 1 << int(fault.options["bit"])
+        bits = int(getattr(cell.world, name))
+        setattr(cell.world, name, bits | bit if on else bits & ~bit)
+
+    return act
+
+
+def _warm(cell: SimCell, fault: Fault, on: bool) -> None:
+    """Warm water comes: a step of temperature, which the chiller works off by itself."""
+    if on:
+        cell.world.coolant_deg_c += fault.options["kelvin"]
+
+
+def _level(cell: SimCell, fault: Fault, on: bool) -> None:
+    """The chamber's oxygen now; afterwards it goes its way."""
+    if on:
+        cell.world.oxygen_ppm = fault.options["oxygen"]
 
 
 def _cut(cell: SimCell, fault: Fault, on: bool) -> None:
@@ -106,36 +146,128 @@ def _hook(name: str, option: str | None = None, scale: float = 1) -> Callable[..
     return act
 
 
+def _shown(code: bytes | None) -> Callable[[SimCell, Fault, bool], None]:
+    """The pyrometer shows a code of its own, or (None) the last value for ever."""
+
+    def act(cell: SimCell, fault: Fault, on: bool) -> None:
+        device: Any = cell.device(fault.device)
+        device.forced = (device.last if code is None else code) if on else None
+
+    return act
+
+
+def _not(name: str) -> Callable[[SimCell, Fault, bool], None]:
+    """A hook that is true while all is well."""
+
+    def act(cell: SimCell, fault: Fault, on: bool) -> None:
+        setattr(cell.device(fault.device), name, not on)
+
+    return act
+
+
+def _gas_flags(cell: SimCell, fault: Fault, on: bool) -> None:
+    device: Any = cell.device("gas")
+    device.status_flags[int(fault.options["unit"])] = 1 << int(fault.options["bit"]) if on else 0
+
+
+class _LateLine:
+    """The cable to the motion board with a delay, both ways; order stays, nothing is lost."""
+
+    def __init__(self, cell: SimCell) -> None:
+        self.delay_us = 0
+        self._sim = cell.sim
+        end = cell.end("motion")
+        self._ways = {"to": (end.on_data, [0]), "from": (end.send, [0])}
+        end.on_data = lambda data: self._pass("to", data)
+        end.send = lambda data: self._pass("from", data)
+
+    def _pass(self, way: str, data: bytes) -> None:
+        forward, last_us = self._ways[way]
+        now_us = self._sim.now_us
+        due_us = max(now_us + self.delay_us, last_us[0])
+        if due_us <= now_us:
+            forward(data)
+            return
+        last_us[0] = due_us
+        self._sim.at(due_us, lambda: forward(data))
+
+
+def _late(cell: SimCell, fault: Fault, on: bool) -> None:
+    board: Any = cell.motion
+    line = getattr(board, "late_line", None)
+    if line is None:
+        line = board.late_line = _LateLine(cell)
+    line.delay_us = round(fault.options["delay"] * 1e6) if on else 0
+
+
+_DELAY: dict[str, _Option] = {"delay": ("time_s", 0.2, 0.0, 60.0)}
 _WIRE_KINDS = {
     "cut": _Kind(_cut),
     "unplug": _Kind(_unplug),
     "garble": _Kind(_hook("garble", "bits"), {"bits": (None, 3, 1, 1000)}),
     "truncate": _Kind(_hook("truncate", "bytes"), {"bytes": (None, 1, 1, 1000)}),
-    "delay": _Kind(_hook("delay_us", "delay", 1e6), {"delay": ("time_s", 0.2, 0.0, 60.0)}),
+    "delay": _Kind(_hook("delay_us", "delay", 1e6), _DELAY),
 }
 _KINDS: dict[tuple[str, str], dict[str, _Kind]] = {
     ("safety", "physics"): {
         "estop": _Kind(_world("estop_ok", False, True)),
         "door": _Kind(_world("door_closed", False, True)),
     },
-    ("chiller", "physics"): {"flow": _Kind(_world("chiller_flow_fault", True, False))},
-    ("powder", "physics"): {"stall": _Kind(_stall, {"hopper": (None, 1, 1, 2)})},
+    ("chiller", "physics"): {
+        "flow": _Kind(_world("chiller_flow_fault", True, False)),
+        "warm": _Kind(_warm, {"kelvin": (None, 3.0, -20.0, 60.0)}),
+        "alarm": _Kind(_bits("chiller_alarm_bits"), {"bit": (None, 2, 0, 47)}),
+    },
+    ("powder", "physics"): {
+        "stall": _Kind(_stall, {"hopper": (None, 1, 1, 2)}),
+        "empty": _Kind(_empty, {"hopper": (None, 1, 1, 2), "left": ("mass_g", 1.0, 0.0, 1e5)}),
+    },
     ("gas", "physics"): {
         "carrier_supply": _Kind(_world("carrier_supply_ok", False, True)),
         "shield_supply": _Kind(_world("shield_supply_ok", False, True)),
     },
-    ("laser", "physics"): {"back_reflection": _Kind(_world("back_reflection", True, False))},
-    ("laser", "process"): {
-        "optics": _Kind(_optics, {"transmission": (None, 0.7, 0.0, 1.0)}),
+    ("laser", "physics"): {
+        "back_reflection": _Kind(_world("back_reflection", True, False)),
+        "weak": _Kind(_share("source_share"), {"share": (None, 0.8, 0.0, 1.0)}),
+        "stray_light": _Kind(_share("stray_w"), {"power": ("power_w", 300.0, 0.0, 1e5)}),
+        "fault": _Kind(_bits("laser_fault_bits"), {"bit": (None, 1, 0, 31)}),
+        "key": _Kind(_not("key_remote")),
     },
-    ("oxygen", "process"): {"leak": _Kind(_leak, {"oxygen": ("ppm", 100.0, 0.0, 2e5)})},
+    ("laser", "process"): {
+        "optics": _Kind(_share("optics_transmission"), {"transmission": (None, 0.7, 0.0, 1.0)}),
+    },
+    ("oxygen", "physics"): {"level": _Kind(_level, {"oxygen": ("ppm", 8.0, 0.0, 209_500.0)})},
+    ("oxygen", "process"): {
+        "leak": _Kind(_share("oxygen_leak_ppm"), {"oxygen": ("ppm", 100.0, 0.0, 2e5)})
+    },
+}
+# Answers of a device that are wrong or a refusal, besides silence.
+_PROTOCOL_KINDS: dict[str, dict[str, _Kind]] = {
+    "laser": {"refuse": _Kind(_hook("refuse_emission"))},
+    "pyrometer": {
+        "no_signal": _Kind(_shown(b"00000")),
+        "saturated": _Kind(_shown(b"88880")),
+        "not_measuring": _Kind(_shown(b"77770")),
+        "frozen": _Kind(_shown(None)),
+    },
+    "powder": {"not_ready": _Kind(_hook("not_ready"))},
+    "gas": {"flag": _Kind(_gas_flags, {"unit": (None, 1, 1, 2), "bit": (None, 13, 0, 31)})},
+    "oxygen": {"error": _Kind(_hook("error_flags", "flags"), {"flags": (None, 2, 0, 2**32 - 1)})},
+    "safety": {
+        "plc_error": _Kind(_hook("plc_error")),
+        "watchdog": _Kind(_hook("watchdog_tripped")),
+    },
 }
 for _name in (name for _, name, _ in CHANNELS):
-    _KINDS[_name, "wire"] = (
-        _WIRE_KINDS if _name != "motion" else {k: _WIRE_KINDS[k] for k in ("cut", "garble")}
-    )
-    if _name != "motion":
-        _KINDS[_name, "protocol"] = {"silent": _Kind(_hook("mute"))}
+    if _name == "motion":
+        _KINDS[_name, "wire"] = {k: _WIRE_KINDS[k] for k in ("cut", "unplug", "garble")}
+        _KINDS[_name, "wire"]["delay"] = _Kind(_late, _DELAY)
+    else:
+        _KINDS[_name, "wire"] = _WIRE_KINDS
+        _KINDS[_name, "protocol"] = {
+            "silent": _Kind(_hook("mute")),
+            **_PROTOCOL_KINDS.get(_name, {}),
+        }
 
 
 def load(path: str | Path) -> Scenario:

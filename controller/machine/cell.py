@@ -158,6 +158,11 @@ class CellDevices:
         """The last good reading of a role, or None."""
         return self.by_role[role].driver.reading
 
+    @property
+    def busy(self) -> bool:
+        """Commands that nobody waits for are under way; each has its driver's time limits."""
+        return bool(self._calls)
+
     def start(self) -> None:
         """Start every task, in channel order."""
         for device in self.loops:
@@ -210,6 +215,7 @@ def make_drivers(cell: Cell, ports: Mapping[str, Port]) -> dict[str, Any]:
     """One driver per role, through the bridge's registry; no I/O. Raises DeviceError."""
     drivers = {}
     for role in ROLES:
-        options = {"map": cell.powder.map} if role == "powder" else {}
-        drivers[role] = registry.make(getattr(cell, role).driver, ports[role], role, **options)
+        settings = getattr(cell, role)
+        options = {"map": settings.map} if hasattr(settings, "map") else {}
+        drivers[role] = registry.make(settings.driver, ports[role], role, **options)
     return drivers

@@ -43,7 +43,7 @@ from controller.machine.states import (
     require,
 )
 from controller.machine.telemetry import Readings, make_snapshot, pack_row
-from controller.model import PowderChannel, Severity
+from controller.model import Severity
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.link_types import LinkState
 
@@ -112,6 +112,7 @@ class Executor:
         self._timers = Timers()
         self._sequence: asyncio.Task[None] | None = None
         self._hold_limit_us = -1
+        self._hold_by_alarm = False
         self._before: int | None = None  # segment that status told before this build's first
         self.needed_g: tuple[float, float] = (0.0, 0.0)
         self.snapshot = make_snapshot(self, self._now_loop())
@@ -125,8 +126,13 @@ class Executor:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing happens before the next command."""
-        return self.machine.state not in BUSY and not self.activity
+        """Nothing happens before the next command; in a hold, not before gas and powder rest."""
+        state = self.machine.state
+        if state in BUSY or self.activity:
+            return False
+        if self.devices.busy:
+            return False
+        return self.outputs.shield_until_us < 0 or state is State.HELD
 
     def now_us(self) -> int:
         """Machine time: what stands in the record."""
@@ -150,6 +156,8 @@ class Executor:
             self.abort("server shut down", "server")
         if self.machine.state in ACTING and self._sequence is not None:
             await asyncio.gather(self._sequence, return_exceptions=True)
+        if self.outputs.shield_until_us >= 0:
+            await sequences.shield_off(self)
         if self._handle is not None:
             self._handle.cancel()
         if self._sequence is not None:
@@ -205,6 +213,8 @@ class Executor:
                 self.raise_alarm(name, detail)
         if self.machine.state in BUSY:
             self._advance(now_us, m)
+        if 0 <= self.outputs.shield_until_us <= now_us:
+            self.outputs.shield_over(held=self.machine.state is State.HELD)
         if self.journal.wants_rows:
             t_us = now_us - self._zero_us
             self.journal.row(t_us, pack_row(t_us, self, now_us))
@@ -222,13 +232,7 @@ class Executor:
             self._before = None
         if cursor.follow(m.segment, m.segment_tick_us):
             self.emit("layer", {"layer": cursor.layer})
-        i, due = cursor.next_command, cursor.command_us
-        if i < len(due) and due[i] <= cursor.plan_us:
-            while i < len(due) and due[i] <= cursor.plan_us:
-                channel = PowderChannel(cursor.command_channel[i])
-                self.outputs.apply(channel, cursor.command_value[i])
-                i += 1
-            cursor.next_command = i
+        self.outputs.follow(cursor)
 
     def _advance(self, now_us: int, m: Any) -> None:
         """Leave acting states whose end the motion controller reports."""
@@ -241,13 +245,19 @@ class Executor:
             if 0 <= self._hold_limit_us <= now_us:
                 self._hold_limit_us = -1
                 self._to_link(lambda: self.link.hold(now=True))
-            if m is not None and m.state == LinkState.HELD:
+                self.outputs.to_waste()
+            if m is None or m.state not in (LinkState.HOLDING, LinkState.HELD):
+                return
+            self.outputs.to_waste()
+            if m.state == LinkState.HELD:
                 self._hold_limit_us = -1
-                self.outputs.divert(to_nozzle=False)
+                self.outputs.keep_shield()
+                if self._hold_by_alarm:
+                    self._source_off()
                 self.machine.to(State.HELD, "axes stand, gate shut")
                 self.emit("hold", {"cause": self.machine.cause, "segment": m.segment})
         elif state is State.UNHOLDING:
-            if m is None or m.state != LinkState.RUN:
+            if m is None or not (m.state == LinkState.RUN or self.link.finished):
                 return
             if self._sequence is None or self._sequence.done():
                 self.machine.to(State.EXECUTE, "axes move again")
@@ -379,6 +389,9 @@ class Executor:
         self.emit("command", {"what": "laser_off", "who": who, "args": {}})
         if self.state in (State.EXECUTE, State.UNHOLDING, State.HOLDING):
             self._hold(f"laser off by {who}", now=True)
+        self._source_off()
+
+    def _source_off(self) -> None:
         self.laser_enabled = False
         self.outputs.submit("laser", lambda d: d.emission_disable(), urgent=True)
 
@@ -427,12 +440,15 @@ class Executor:
             now = alarm.severity is Severity.HOLD_NOW
             if state in (State.EXECUTE, State.HOLDING, State.UNHOLDING):
                 self._hold(cause, now=now, limit_s=alarm.max_hold_s)
+                self._hold_by_alarm = True
             elif state is State.STARTING:
                 self._stop(cause)  # nothing to hold yet: the start ends here
 
     def _hold(self, cause: str, *, now: bool, limit_s: float = 0.0) -> None:
         self.hold_commanded = True
         self._to_link(lambda: self.link.hold(now=now))
+        if now:
+            self.outputs.to_waste()
         limit_us = -1 if now or math.isinf(limit_s) else self._now_loop() + round(limit_s * 1e6)
         state = self.machine.state
         if state is State.HOLDING:
@@ -443,6 +459,7 @@ class Executor:
         if state is State.UNHOLDING:
             self._cancel_sequence()
             self.machine.to(State.EXECUTE, "hold while going on")
+        self._hold_by_alarm = False
         self.machine.to(State.HOLDING, cause)
 
     def _stop(self, cause: str) -> None:
@@ -523,15 +540,7 @@ class Executor:
         self.emit("state", {"old": old.name, "new": new.name, "cause": cause})
 
     def _alarm_changed(self, kind: str, standing: ActiveAlarm, who: str) -> None:
-        a = standing.alarm
-        data: dict[str, Any] = {"code": a.code, "name": a.name}
-        if kind == "alarm":
-            data.update(
-                severity=str(a.severity), text=a.text, action=a.action, detail=standing.detail
-            )
-        if who:
-            data["who"] = who
-        self.emit(kind, data)
+        self.emit(kind, standing.as_event(whole=kind == "alarm", who=who))
 
     def _link_event(self, event: Any) -> None:
         args = [event.arg, event.segment]

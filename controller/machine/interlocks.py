@@ -129,8 +129,11 @@ def emission_blockers(s: MachineSnapshot, lim: Limits) -> tuple[Blocker, ...]:
             )
     if stale(s, lim, "powder"):
         no("POWDER_SILENT", "the powder feeder's values are stale")
-    elif s.powder.stalled:
-        no("POWDER_STALLED", "the powder feeder reports a stall")
+    else:
+        if s.powder.stalled:
+            no("POWDER_STALLED", "the powder feeder reports a stall")
+        if not s.powder.ready:
+            no("POWDER_NOT_READY", "the powder feeder reports that it is not ready")
     if stale(s, lim, "gas"):
         no("GAS_SILENT", "the gas flow controllers' values are stale")
     if stale(s, lim, "pyrometer"):
@@ -202,6 +205,24 @@ def _self_hold(s: MachineSnapshot, lim: Limits) -> bool | None:
     if s.state is not State.EXECUTE or s.motion is None:
         return False
     return s.motion.state in (LinkState.HOLDING, LinkState.HELD) and not s.hold_commanded
+
+
+_STREAMED = (State.EXECUTE, State.HOLDING, State.HELD, State.UNHOLDING)
+
+
+def _motion_refused(s: MachineSnapshot, lim: Limits) -> bool:
+    """Segments or their beginning were refused: no more of the plan will ever be sent."""
+    told = s.refusal
+    return (
+        bool(told)
+        and s.state in _STREAMED
+        and (": SEGMENTS refused" in told or ": FLUSH refused" in told)
+    )
+
+
+def _motion_stalled(s: MachineSnapshot, lim: Limits) -> bool:
+    """Resting without a hold; at the end of the plan the state is COMPLETING at once."""
+    return s.state is State.EXECUTE and s.motion is not None and s.motion.state == LinkState.IDLE
 
 
 def _homing_lost(s: MachineSnapshot, lim: Limits) -> bool | None:
@@ -303,6 +324,10 @@ def _powder_stalled(s: MachineSnapshot, lim: Limits) -> bool | None:
     return None if stale(s, lim, "powder") else s.powder.stalled
 
 
+def _powder_not_ready(s: MachineSnapshot, lim: Limits) -> bool | None:
+    return None if stale(s, lim, "powder") else not s.powder.ready
+
+
 def _powder_low(s: MachineSnapshot, lim: Limits) -> bool | None:
     if stale(s, lim, "powder"):
         return None
@@ -387,33 +412,36 @@ RULES: tuple[Rule, ...] = (
          say=lambda s, lim: f"measured {s.laser.power_measured_w:.0f} W, gate shut"),
     Rule("BACK_REFLECTION", 0, _back_reflection),
     Rule("HOMING_LOST", 0, _homing_lost),
+    Rule("MOTION_REFUSED", 0, _motion_refused, say=lambda s, lim: s.refusal),
+    Rule("MOTION_STALLED", 500_000, _motion_stalled),
     Rule("SAFETY_SILENT", 0, _safety_silent),
     Rule("SAFETY_WATCHDOG", 0, _safety_watchdog),
     Rule("LASER_SILENT", 0, _laser_silent),
     Rule("LASER_FAULT", 0, _laser_fault, say=lambda s, lim: _faults(s)),
     Rule("LASER_NOT_READY", 100_000, _laser_not_ready),
-    Rule("LASER_POWER_LOW", 1_000_000, _power_low,
+    Rule("LASER_POWER_LOW", 700_000, _power_low,
          say=lambda s, lim: f"measured {s.laser.power_measured_w:.0f} W, "
                             f"track set {s.power_set_w:.0f} W"),
     Rule("CHILLER_SILENT", 0, _chiller_silent),
-    Rule("CHILLER_FLOW", 400_000, _chiller_flow),
+    Rule("CHILLER_FLOW", 300_000, _chiller_flow),
     Rule("CHILLER_ALARM", 0, _chiller_alarm,
          say=lambda s, lim: f"alarm bits {s.chiller.alarm_bits}"),
-    Rule("COOLANT_HOT", 400_000, _coolant_above(5.0), say=_coolant_say),
-    Rule("CARRIER_LOW", 400_000, _carrier_low,
+    Rule("COOLANT_HOT", 300_000, _coolant_above(5.0), say=_coolant_say),
+    Rule("CARRIER_LOW", 300_000, _carrier_low,
          say=lambda s, lim: f"{s.gas.carrier_l_min:.2f} of {s.carrier_set_l_min:g} L/min"),
     Rule("GAS_SILENT", 0, _gas_silent),
     Rule("OXYGEN_TOO_HIGH", 0, _oxygen_above(2.0), say=_oxygen_say),
     Rule("OXYGEN_SILENT", 0, _oxygen_silent),
     Rule("SELF_HOLD", 0, _self_hold),
-    Rule("COOLANT_WARM", 900_000, _coolant_above(2.0), say=_coolant_say),
+    Rule("COOLANT_WARM", 300_000, _coolant_above(2.0), say=_coolant_say),
     Rule("COOLANT_COLD", 900_000, _coolant_cold, say=_coolant_say),
-    Rule("SHIELD_LOW", 900_000, _shield_low,
+    Rule("SHIELD_LOW", 300_000, _shield_low,
          say=lambda s, lim: f"{s.gas.shield_l_min:.2f} of {s.shield_set_l_min:g} L/min"),
     Rule("POWDER_STALLED", 0, _powder_stalled),
+    Rule("POWDER_NOT_READY", 0, _powder_not_ready),
     Rule("POWDER_LOW", 0, _powder_low, say=_powder_say),
     Rule("POWDER_SILENT", 0, _powder_silent),
-    Rule("POWDER_STARVED", 900_000, _powder_starved, say=_flow_say),
+    Rule("POWDER_STARVED", 300_000, _powder_starved, say=_flow_say),
     Rule("OXYGEN_HIGH", 3_000_000, _oxygen_above(1.0), say=_oxygen_say),
     Rule("PYROMETER_LOST", 0, _pyrometer_lost),
 )  # fmt: skip
@@ -433,8 +461,8 @@ def watch(
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Apply the rules: (alarms to raise with their detail, alarms to clear).
 
-    Delays are a poll period shorter than the fault table's times, because a reading is up
-    to one period old when it is judged.
+    A reading is up to one poll period old when it is judged, and a HOLD may wait for the end
+    of the track: delays are shorter than the fault table's times by both.
     """
     raised: list[tuple[str, str]] = []
     cleared: list[str] = []

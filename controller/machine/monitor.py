@@ -111,6 +111,7 @@ class Monitor:
         self._window: deque[float] = deque(maxlen=POWER_WINDOW)
         self._device_us = -1
         self._laser_us = -1
+        self._pool_deg_c = math.nan
         self._tracks = -1
 
     def status(self, m: Any) -> None:
@@ -150,8 +151,13 @@ class Monitor:
         self.power_short = reading.power_measured_w < (1.0 - POWER_SHORT) * min(self._window)
 
     def pyrometer(self, reading: Any) -> None:
-        """The pyrometer's reading: a valid temperature ends the unseen emission."""
-        if reading.ok and reading.temp_deg_c == reading.temp_deg_c:
+        """The pyrometer's reading: a valid temperature ends the unseen emission.
+
+        The same tenth of a degree again is no measurement: a melt pool is never so still.
+        """
+        temp = reading.temp_deg_c
+        if reading.ok and temp == temp and temp != self._pool_deg_c:
+            self._pool_deg_c = temp
             self.unseen_emission_s = 0.0
 
     def restart(self) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.machine.cell import CellDevices
+from controller.machine.monitor import PlanCursor
 from controller.model import PowderChannel
 
 Failed = Callable[[str, str], None]  # role, text
+SHIELD_AFTER_S = 30.0  # fault table P: shield gas over the hot part after a hold or a stop
 
 
 class Outputs:
@@ -25,6 +27,9 @@ class Outputs:
         self.gas_set_us = now_us
         self.diverter_to_nozzle = False  # as commanded now
         self.diverter_planned = False  # as the timeline wants it, kept through a hold
+        self.wasting = False  # held: powder to waste whatever the timeline wants
+        self.shield_until_us = -1  # then the gas over the hot part ends; -1: no such end
+        self.rested: tuple[tuple[float, float], float] | None = None  # hoppers, shield before
 
     def _now_us(self) -> int:
         return round(self._loop.time() * 1e6)
@@ -37,11 +42,20 @@ class Outputs:
             role, call, lambda text: self._failed(role, text), urgent=urgent
         )
 
+    def follow(self, cursor: PlanCursor) -> None:
+        """Send what the process timeline has due at the cursor's plan time."""
+        i, due = cursor.next_command, cursor.command_us
+        while i < len(due) and due[i] <= cursor.plan_us:
+            self.apply(PowderChannel(cursor.command_channel[i]), cursor.command_value[i])
+            i += 1
+        cursor.next_command = i
+
     def apply(self, channel: PowderChannel, value: float) -> None:
         """One row of the process timeline."""
         if channel is PowderChannel.DIVERTER:
             self.diverter_planned = value >= 0.5
-            self.divert(to_nozzle=self.diverter_planned)
+            if not self.wasting:
+                self.divert(to_nozzle=self.diverter_planned)
         elif channel is PowderChannel.CARRIER:
             self.note_gas(value, self.shield_set_l_min)
             self.submit("gas", lambda d: d.set_carrier(value))
@@ -58,6 +72,33 @@ class Outputs:
         """Powder to the nozzle or to waste."""
         self.diverter_to_nozzle = to_nozzle
         self.submit("powder", lambda d: d.set_diverter(to_nozzle))
+
+    def to_waste(self) -> None:
+        """A hold: powder to waste at once, until ``wasting`` is taken back."""
+        if not self.wasting:
+            self.wasting = True
+            self.divert(to_nozzle=False)
+
+    def keep_shield(self) -> None:
+        """Shield gas, where it flows, flows on for its time from now, or from the hold before."""
+        if self.shield_until_us < 0 and self.shield_set_l_min > 0.0:
+            self.shield_until_us = self._now_us() + round(SHIELD_AFTER_S * 1e6)
+
+    def shield_over(self, *, held: bool) -> None:
+        """The time is over: shield gas off; in a hold the hoppers rest as well.
+
+        Carrier gas flows through a hold: it keeps the nozzle free. ``rested`` is what going
+        on has to bring back.
+        """
+        self.shield_until_us = -1
+        if held and self.rested is None:  # else going on was broken off
+            self.rested = (self.hopper_set_g_min, self.shield_set_l_min)
+        if held:
+            for hopper, flow in enumerate(self.hopper_set_g_min):
+                if flow > 0.0:
+                    self.apply(PowderChannel(hopper), 0.0)
+        self.note_gas(self.carrier_set_l_min if held else 0.0, 0.0)
+        self.submit("gas", lambda d: d.set_shield(0.0))
 
     def note_gas(self, carrier_l_min: float, shield_l_min: float) -> None:
         """Gas set values: the interlocks compare the measured flows with them."""

@@ -23,7 +23,7 @@ OFF_LIMIT_S = 1.0  # for each step that switches something off
 LASER_LIMIT_S = 4.0  # from asking for emission to enabled: fault table
 GAS_LIMIT_S = 5.0
 GAS_SHARE = 0.9  # of the set flow, before the laser is enabled
-AFTERFLOW_S = 2.0
+AFTERFLOW_S = 2.0  # carrier gas clears the line; at the end of a build shield gas as well
 STANDSTILL_LIMIT_S = 2.0
 FRESH_LIMIT_S = 5.0
 HOME_LIMIT_S = 120.0
@@ -100,34 +100,43 @@ async def until(test: Callable[[], bool], limit_s: float) -> bool:
 
 async def start(ex: "Executor", job: Job) -> None:
     """STARTING: gas, powder path, laser, arm; then EXECUTE. Nothing moves before all stand."""
-    gas = ex.devices.driver("gas")
     ex.link.load(job.plan.segments)
     await must("powder to waste", _to(ex, "powder", lambda d: d.set_diverter(False)), OFF_LIMIT_S)
     for hopper in range(len(ex.cell.powder.hoppers)):
-        await must(f"hopper {hopper + 1} off", _flow_off(ex, hopper), OFF_LIMIT_S)
-    ex.outputs.note_powder((0.0, 0.0))
-    ex.outputs.diverter_to_nozzle = ex.outputs.diverter_planned = False
+        await must(f"hopper {hopper + 1} off", _flow(ex, hopper, 0.0), OFF_LIMIT_S)
+    out = ex.outputs
+    out.note_powder((0.0, 0.0))
+    out.diverter_to_nozzle = out.diverter_planned = out.wasting = False
+    out.rested, out.shield_until_us = None, -1
     carrier, shield = job.carrier_l_min, job.shield_l_min
-    ex.outputs.note_gas(carrier, shield)
+    out.note_gas(carrier, shield)
     await must("carrier gas", _to(ex, "gas", lambda d: d.set_carrier(carrier)), OFF_LIMIT_S)
     await must("shield gas", _to(ex, "gas", lambda d: d.set_shield(shield)), OFF_LIMIT_S)
-
-    def flows() -> bool:
-        r = gas.reading
-        return (
-            r is not None
-            and r.carrier_l_min >= GAS_SHARE * carrier
-            and r.shield_l_min >= GAS_SHARE * shield
-        )
-
-    if not await until(flows, GAS_LIMIT_S):
-        raise DeviceError(f"gas does not reach {carrier:g} and {shield:g} L/min in {GAS_LIMIT_S} s")
+    await _gas_flows(ex, carrier, shield)
     if not await _laser_on(ex):
         return
     await ex.link.arm()
     ex.hold_commanded = False
     ex.machine.to(State.EXECUTE, "armed, laser enabled, gas flows")
     ex.link.start(0)
+
+
+async def _gas_flows(ex: "Executor", carrier_l_min: float, shield_l_min: float) -> None:
+    """Wait for both gases. Raises DeviceError."""
+    gas = ex.devices.driver("gas")
+
+    def flows() -> bool:
+        r = gas.reading
+        return (
+            r is not None
+            and r.carrier_l_min >= GAS_SHARE * carrier_l_min
+            and r.shield_l_min >= GAS_SHARE * shield_l_min
+        )
+
+    if not await until(flows, GAS_LIMIT_S):
+        raise DeviceError(
+            f"gas does not reach {carrier_l_min:g} and {shield_l_min:g} L/min in {GAS_LIMIT_S} s"
+        )
 
 
 async def _laser_on(ex: "Executor") -> bool:
@@ -155,24 +164,47 @@ def _to(
     return lambda: ex.devices.call(role, call, urgent=urgent)
 
 
-def _flow_off(ex: "Executor", hopper: int) -> Callable[[], Awaitable[Any]]:
-    return _to(ex, "powder", lambda d: d.set_flow(hopper, 0.0))
+def _flow(ex: "Executor", hopper: int, g_min: float) -> Callable[[], Awaitable[Any]]:
+    return _to(ex, "powder", lambda d: d.set_flow(hopper, g_min))
 
 
 async def unhold(ex: "Executor") -> None:
     """UNHOLDING: laser enabled and armed as before, powder back to the nozzle, go on."""
+    out = ex.outputs
+    out.shield_until_us = -1
+    if out.rested is not None:
+        await _wake(ex, *out.rested)
+        out.rested = None
     if not ex.laser_enabled and not await _laser_on(ex):
         return
     if not ex.motion.armed:
         await ex.link.arm()
-    if ex.outputs.diverter_planned:
+    out.wasting = False
+    if out.diverter_planned:
         diverter = _to(ex, "powder", lambda d: d.set_diverter(True))
         await must("powder to nozzle", diverter, OFF_LIMIT_S)
-        ex.outputs.diverter_to_nozzle = True
+        out.diverter_to_nozzle = True
     ex.hold_commanded = False
     ex.link.unhold()
-    if not await until(lambda: ex.motion.state == LinkState.RUN, STANDSTILL_LIMIT_S):
+    goes_on = await until(
+        lambda: ex.link.finished or ex.motion.state == LinkState.RUN, STANDSTILL_LIMIT_S
+    )
+    if not goes_on:
         ex.raise_alarm("RESUME_FAILED", "the axes do not move again")
+
+
+async def _wake(ex: "Executor", hoppers_g_min: tuple[float, float], shield_l_min: float) -> None:
+    """After a long hold: shield gas and powder as before, and powder's way to the nozzle."""
+    out, powder = ex.outputs, ex.cell.powder
+    out.note_gas(out.carrier_set_l_min, shield_l_min)
+    out.note_powder(hoppers_g_min)
+    await must("shield gas", _to(ex, "gas", lambda d: d.set_shield(shield_l_min)), OFF_LIMIT_S)
+    for hopper, g_min in enumerate(hoppers_g_min):
+        if g_min > 0.0:
+            await must(f"hopper {hopper + 1} on", _flow(ex, hopper, g_min), OFF_LIMIT_S)
+    await _gas_flows(ex, out.carrier_set_l_min, shield_l_min)
+    if any(hoppers_g_min):
+        await asyncio.sleep(powder.transport_delay_s + 3.0 * powder.lag_s)
 
 
 async def home(ex: "Executor") -> None:
@@ -191,27 +223,36 @@ async def home(ex: "Executor") -> None:
 async def complete(ex: "Executor") -> None:
     """COMPLETING: laser off, disarm, powder off, gas after-flow, record sealed."""
     await _switch_off(ex, disarm=True)
-    await _gas_off(ex, AFTERFLOW_S)
+    await asyncio.sleep(AFTERFLOW_S)
+    await _carrier_off(ex)
+    await shield_off(ex)
     ex.machine.to(State.COMPLETE, "everything is off")
     ex.close_record()
 
 
 async def stop(ex: "Executor", building: bool) -> None:
-    """STOPPING: the gate was shut by the hold that came before this sequence."""
+    """STOPPING: the gate was shut by the hold that came before this sequence.
+
+    Shield gas flows on beyond it (``Outputs.keep_shield``); the record ends here.
+    """
+    ex.outputs.keep_shield()
     await _switch_off(ex, disarm=ex.link_ready)
     if ex.link_ready:
         await _standstill(ex)
     if building:
-        await _gas_off(ex, AFTERFLOW_S)
+        await asyncio.sleep(AFTERFLOW_S)
+        await _carrier_off(ex)
     ex.hold_commanded = False
     ex.machine.to(State.STOPPED, "everything is off")
     ex.close_record()
 
 
 async def abort(ex: "Executor") -> None:
-    """ABORTING: the motion controller has its ABORT already."""
+    """ABORTING: the motion controller has its ABORT already. Gas as after a stop."""
+    ex.outputs.keep_shield()
     await _switch_off(ex, disarm=False)
-    await _gas_off(ex, AFTERFLOW_S)
+    await asyncio.sleep(AFTERFLOW_S)
+    await _carrier_off(ex)
     ex.machine.to(State.ABORTED, "everything is off, fault latched")
     ex.close_record()
 
@@ -225,7 +266,7 @@ async def _switch_off(ex: "Executor", *, disarm: bool) -> None:
         attempt(ex, "powder to waste", _to(ex, "powder", lambda d: d.set_diverter(False))),
     ]
     for hopper in range(len(ex.cell.powder.hoppers)):
-        steps.append(attempt(ex, f"hopper {hopper + 1} off", _flow_off(ex, hopper)))
+        steps.append(attempt(ex, f"hopper {hopper + 1} off", _flow(ex, hopper, 0.0)))
     if disarm:
         steps.append(attempt(ex, "disarm", ex.link.disarm))
     laser_is_off, *_ = await asyncio.gather(*steps)
@@ -246,12 +287,17 @@ async def _laser_off(ex: "Executor") -> bool:
     return is_off
 
 
-async def _gas_off(ex: "Executor", after_s: float) -> None:
-    """Gas flows on over the hot part for a while, then it ends."""
-    await asyncio.sleep(after_s)
-    ex.outputs.note_gas(0.0, 0.0)
-    await attempt(ex, "carrier gas off", _to(ex, "gas", lambda d: d.set_carrier(0.0)))
+async def shield_off(ex: "Executor") -> None:
+    """Shield gas ends."""
+    ex.outputs.shield_until_us = -1
+    ex.outputs.note_gas(ex.outputs.carrier_set_l_min, 0.0)
     await attempt(ex, "shield gas off", _to(ex, "gas", lambda d: d.set_shield(0.0)))
+
+
+async def _carrier_off(ex: "Executor") -> None:
+    """The line is clear: carrier gas ends."""
+    ex.outputs.note_gas(0.0, ex.outputs.shield_set_l_min)
+    await attempt(ex, "carrier gas off", _to(ex, "gas", lambda d: d.set_carrier(0.0)))
 
 
 async def _standstill(ex: "Executor") -> None:
@@ -291,6 +337,8 @@ async def reset(ex: "Executor", who: str) -> None:
     """RESETTING: coolant runs, the source's errors are reset, nothing is queued."""
     chiller = ex.devices.driver("chiller")
     forget(ex, who)
+    if ex.outputs.shield_until_us >= 0:  # somebody looks after the part from here on
+        ex.outputs.shield_over(held=False)
     await until(lambda: not _silent(ex), FRESH_LIMIT_S)
     setpoint = ex.cell.chiller.setpoint_deg_c
     await asyncio.gather(

@@ -28,6 +28,8 @@ class MachineSnapshot:
     pyrometer: Any
     safety: Any
 
+    refusal: str = ""  # of what the link sent by itself, since the last start
+
     # what the host commands
     hold_commanded: bool = False
     laser_enabled: bool = False  # the source confirmed EMON and nothing switched it off since

@@ -136,6 +136,7 @@ def make_snapshot(ex: Any, now_us: int) -> MachineSnapshot:
         oxygen=r.oxygen,
         pyrometer=r.pyrometer,
         safety=r.safety,
+        refusal=ex.link.refusal,
         hold_commanded=ex.hold_commanded,
         laser_enabled=ex.laser_enabled,
         power_set_w=power_set_w,

@@ -375,6 +375,10 @@ cdef class Kernel:
 
     # ---- out ---------------------------------------------------------------------------
 
+    def break_source(self, double share, double stray_w):
+        """From here on: share of the commanded power, light with the gate shut (W)."""
+        self.source.share, self.source.stray_w = share, stray_w
+
     def take_plant_rows(self):
         """Packed rows of the trace's /trace/plant since the last call."""
         return self.plant_rows.take()

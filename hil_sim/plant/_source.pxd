@@ -23,6 +23,8 @@ cdef class Source:
     cdef Noise noise
     cdef double rated_w, threshold_w, code_most
     cdef int64_t power_latency_us, power_jitter_us, gate_latency_us, gate_jitter_us
+    cdef double share                  # of the commanded power that the source gives: 1 when whole
+    cdef double stray_w                # light of a broken source with the gate shut
     cdef int64_t latency_us            # of the power input, now
     cdef double latency_state          # slow wander of it, standard normal
     cdef int64_t h_t[HISTORY]          # commanded power: a polyline, times never decrease

@@ -46,6 +46,7 @@ cdef class Source:
         self.code_most = (1 << <int>resolution_bits) - 1
         self.power_latency_us, self.power_jitter_us = power_latency_us, power_jitter_us
         self.gate_latency_us, self.gate_jitter_us = gate_latency_us, gate_jitter_us
+        self.share = 1.0
         self.noise = Noise(random)
         self.latency_state = self.noise.normal()
         self.wander_latency(0.0, 1.0)
@@ -98,7 +99,7 @@ cdef class Source:
             if self.e_read < self.e_count:
                 b = min(b, self.e_t[self.e_read % EDGES])
             if not (self.gate_in_source and permitted):
-                self.shine(t, b, 0.0, 0.0)
+                self.shine(t, b, self.stray_w, self.stray_w)
                 t = b
                 continue
             # latency wanders, so the place on the polyline may step back a little
@@ -118,7 +119,7 @@ cdef class Source:
                 span = (to_w - from_w) / span if span > 0.0 else 0.0
                 to_w = from_w + span * <double>(b - self.latency_us - self.h_t[k % HISTORY])
                 from_w += span * <double>(t - self.latency_us - self.h_t[k % HISTORY])
-            self.shine(t, b, from_w, to_w)
+            self.shine(t, b, from_w * self.share, to_w * self.share)
             t = b
         self.t_us = max(self.t_us, now_us)
 

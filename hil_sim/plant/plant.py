@@ -69,6 +69,7 @@ class Plant:
         self.first_emission_us: int | None = None  # first gate edge
         self.on_first_emission: list[Any] = []  # callables, given the instant in us
         self._permitted = False
+        self._source = (1.0, 0.0)  # share of the commanded power, light with the gate shut
         self._in_batch = 0
         self.origin_mm, self.height_cell_mm, self.heights_mm = _height_map(cell)
         densities = [DENSITY_G_MM3.get(h.powder, DENSITY_GUESS_G_MM3) for h in cell.hoppers] + [
@@ -156,6 +157,10 @@ class Plant:
     def _refresh(self) -> None:
         world = self.world
         self._permitted = world.laser_enabled and world.chain_closed and world.supply_relay_on
+        stray_w = world.stray_w if world.supply_relay_on else 0.0
+        if (world.source_share, stray_w) != self._source:
+            self._source = (world.source_share, stray_w)
+            self.kernel.break_source(*self._source)
 
     def _tell(self, rows: np.ndarray, kinds: int) -> None:
         """Rare rows become events of the trace; the first gate edge starts fault clocks."""

@@ -73,6 +73,8 @@ class World:
         "shield_l_min",
         "shield_set_l_min",
         "shield_supply_ok",
+        "source_share",
+        "stray_w",
         "threshold_power_w",
         "wasted_g",
         "x_mm",
@@ -103,6 +105,8 @@ class World:
         self.laser_fault_bits: int = 0  # set by faults; meaning as in the maker's STA word
         self.back_reflection: bool = False
         self.optics_transmission: float = 1.0  # of the light that reaches the work
+        self.source_share: float = 1.0  # of the commanded power that the source gives
+        self.stray_w: float = 0.0  # broken source: light with the gate shut while it has supply
 
         # Powder. Flow at the hopper's outlet, and what arrives a transport delay later.
         self.hopper_flow_g_min: list[float] = [0.0, 0.0]

@@ -71,6 +71,7 @@ class FakeLink:
         self.n_tokens = 0
         self.silent = False
         self.refuse_arm = ""
+        self.refusal = ""
         self.home_fails = ""
         self.deaf_to_unhold = False
         self.track_ends_us = 400_000  # a HOLD waits for the next multiple of this plan time
@@ -230,6 +231,8 @@ class FakeDriver:
         self.hangs: dict[str, None] = {}
         self.enable_s = 0.05  # from EMON to enabled
         self.emits_w: Callable[[], float] = lambda: self.truth.power_measured_w
+        self.last_deg_c = 0.0
+        self.frozen = False
         self._set = {0: 0.0, 1: 0.0}
 
     async def connect(self) -> None: ...
@@ -242,6 +245,10 @@ class FakeDriver:
         now_us = round(asyncio.get_running_loop().time() * 1e6)
         await asyncio.sleep(0.005)
         reading = replace(self.truth, at_us=now_us)
+        if self.role == "pyrometer" and reading.temp_deg_c == self.last_deg_c and not self.frozen:
+            reading = replace(reading, temp_deg_c=reading.temp_deg_c + 0.1)  # no pool is so still
+        if self.role == "pyrometer":
+            self.last_deg_c = reading.temp_deg_c
         if self.role == "laser":
             reading = replace(reading, power_measured_w=self.emits_w())
         self.reading = reading

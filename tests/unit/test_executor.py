@@ -258,7 +258,7 @@ async def test_stop_shuts_the_gate_first_and_ends_the_record(b, tmp_path):
     b.ex.stop("test", "test")
     assert b.log[-1][1] == "hold now"  # in the very call, before any other device
     await b.until_state("STOPPED")
-    order(b, "hold now", "laser disable", "gas shield 0")
+    order(b, "hold now", "laser disable", "gas carrier 0")
     order(b, "hold now", "disarm")
     assert "powder diverter False" in [w for _, w in b.log]
     assert b.records[0].closed[1] == "STOPPED"
@@ -291,7 +291,7 @@ async def test_failing_shutdown_step_does_not_skip_the_next(b):
     b.drivers["powder"].hangs["diverter False"] = None
     b.ex.stop("test", "test")
     await b.until_state("STOPPED")
-    order(b, "laser disable", "gas carrier 0", "gas shield 0")
+    order(b, "laser disable", "gas carrier 0")
     assert "powder flow 0 0" in [w for _, w in b.log] or b.said("powder diverter False")
     assert b.said("disarm")
     assert b.alarms().count("SHUTDOWN_STEP") == 1
@@ -458,7 +458,7 @@ async def test_telemetry_rows_are_100_a_second_in_the_schema_s_order(b, tmp_path
     assert last["powder_1_set_g_min"] == 6.0
     assert last["powder_1_left_g"] == 5000.0
     assert last["coolant_deg_c"] == 22.0
-    assert last["pool_temp_deg_c"] == 1500.0
+    assert last["pool_temp_deg_c"] == pytest.approx(1500.0, abs=0.2)
     assert last["diverter_to_nozzle"] == 1.0
     assert last["beat_age_ms"] == 5.0
     assert last["x_mm"] > 0.0

@@ -19,7 +19,7 @@ from tests.unit.machine_fakes import CELL, GOOD, status
 LIMITS = Limits.of(CELL, "316L")
 TITANIUM = Limits.of(CELL, "Ti-6Al-4V")
 NOW = 10_000_000
-RUN, HELD = 2, 4
+IDLE, RUN, HELD = 0, 2, 4
 
 
 def snap(now_us: int = NOW, *, state: State = State.EXECUTE, **change) -> MachineSnapshot:
@@ -56,7 +56,7 @@ def run(bad, *, limits=LIMITS, seconds=3.2, good=None):
     return at
 
 
-# alarm, what the snapshot shows, longest time to the alarm in s, limits
+# alarm, what the snapshot shows, time to the alarm in s, limits
 CASES = [
     ("LINK_LOST", {"motion": None}, 0.0, LIMITS),
     ("LINK_LOST", {"link_up": False}, 0.0, LIMITS),
@@ -74,21 +74,24 @@ CASES = [
     ("LASER_SILENT", {"laser": None}, 0.0, LIMITS),
     ("LASER_FAULT", {"laser": {"fault_bits": 2, "faults": ("OVERTEMPERATURE",)}}, 0.0, LIMITS),
     ("LASER_NOT_READY", {"enabled": False}, 0.1, LIMITS),
-    ("LASER_POWER_LOW", {"power_short": True}, 1.0, LIMITS),
+    ("LASER_POWER_LOW", {"power_short": True}, 0.7, LIMITS),
     ("CHILLER_SILENT", {"chiller": None}, 0.0, LIMITS),
-    ("CHILLER_FLOW", {"chiller": {"flow_ok": False}}, 0.5, LIMITS),
+    ("CHILLER_FLOW", {"chiller": {"flow_ok": False}}, 0.3, LIMITS),
     ("CHILLER_ALARM", {"chiller": {"alarm_bits": 4}}, 0.0, LIMITS),
-    ("COOLANT_WARM", {"chiller": {"coolant_deg_c": 24.5}}, 1.0, LIMITS),
-    ("COOLANT_HOT", {"chiller": {"coolant_deg_c": 27.5}}, 0.5, LIMITS),
-    ("COOLANT_COLD", {"chiller": {"coolant_deg_c": 18.0}}, 5.0, LIMITS),
+    ("COOLANT_WARM", {"chiller": {"coolant_deg_c": 24.5}}, 0.3, LIMITS),
+    ("COOLANT_HOT", {"chiller": {"coolant_deg_c": 27.5}}, 0.3, LIMITS),
+    ("COOLANT_COLD", {"chiller": {"coolant_deg_c": 18.0}}, 0.9, LIMITS),
     ("POWDER_SILENT", {"powder": None}, 0.0, LIMITS),
     ("POWDER_STALLED", {"powder": {"stalled": True}}, 0.0, LIMITS),
+    ("POWDER_NOT_READY", {"powder": {"ready": False}}, 0.0, LIMITS),
+    ("MOTION_REFUSED", {"refusal": "motion: SEGMENTS refused: range"}, 0.0, LIMITS),
+    ("MOTION_STALLED", {"motion": {"state": IDLE}}, 0.5, LIMITS),
     ("POWDER_LOW", {"powder": {"mass_left_g": (20.0, 0.0)}, "powder_needed_g": (21.0, 0.0)}, 0.0,
      LIMITS),
     ("POWDER_STARVED", {"powder_set_g_min": (10.0, 0.0),
-                        "powder": {"flow_measured_g_min": (7.9, 0.0)}}, 1.0, LIMITS),
-    ("CARRIER_LOW", {"carrier_set_l_min": 6.0, "gas": {"carrier_l_min": 4.7}}, 0.5, LIMITS),
-    ("SHIELD_LOW", {"shield_set_l_min": 18.0, "gas": {"shield_l_min": 14.0}}, 1.0, LIMITS),
+                        "powder": {"flow_measured_g_min": (7.9, 0.0)}}, 0.3, LIMITS),
+    ("CARRIER_LOW", {"carrier_set_l_min": 6.0, "gas": {"carrier_l_min": 4.7}}, 0.3, LIMITS),
+    ("SHIELD_LOW", {"shield_set_l_min": 18.0, "gas": {"shield_l_min": 14.0}}, 0.3, LIMITS),
     ("GAS_SILENT", {"gas": None}, 0.0, LIMITS),
     ("OXYGEN_HIGH", {"oxygen": {"oxygen_ppm": 21.0}}, 3.0, TITANIUM),
     ("OXYGEN_TOO_HIGH", {"oxygen": {"oxygen_ppm": 41.0}}, 0.0, TITANIUM),
@@ -111,9 +114,51 @@ def test_rule_raises_in_its_time(name, change, limit_s, limits):
     at = run(lambda now: base(now, **change), limits=limits, good=base)
     assert name in at, f"raised: {list(at)}"
     after_s = at[name][0]
-    assert after_s <= limit_s
-    # a poll period is left for the age of the reading; much earlier would be a false alarm
-    assert after_s >= limit_s - 0.11 or limit_s == 5.0
+    assert after_s == pytest.approx(limit_s, abs=1e-6)
+
+
+# Fault table of the requirements: alarm -> longest time in s from onset to reaction. What it
+# calls a fault only after a while (oxygen 3 s, pyrometer 2 s) has that while added. Device
+# links have the age limit of the cell file and what a hold at once needs (age + 0.2 s).
+TABLE_S = {
+    "LINK_LOST": 0.105, "BACK_REFLECTION": 0.1, "EMISSION_UNCOMMANDED": 0.1,
+    "ESTOP": 0.1, "DOOR_OPEN": 0.1, "CHAIN_OPEN": 0.1,
+    "CHILLER_FLOW": 0.5, "CHILLER_ALARM": 0.5, "COOLANT_WARM": 1.0, "COOLANT_HOT": 0.5,
+    "COOLANT_COLD": 5.0, "POWDER_STALLED": 1.0, "POWDER_LOW": 1.0, "POWDER_STARVED": 1.0,
+    "POWDER_NOT_READY": 1.0, "CARRIER_LOW": 0.5, "SHIELD_LOW": 1.0,
+    "OXYGEN_HIGH": 3.0 + 1.0, "OXYGEN_TOO_HIGH": 1.0, "LASER_POWER_LOW": 1.0,
+    "PYROMETER_LOST": 2.0 + 0.2, "MOTION_REFUSED": 1.0, "MOTION_STALLED": 1.0, "SELF_HOLD": 1.0,
+    "FIRMWARE_FAULT": 0.1, "HOMING_LOST": 0.1, "SAFETY_WATCHDOG": 0.5, "LASER_FAULT": 0.5,
+    "LASER_NOT_READY": 0.5,
+    **{f"{r.upper()}_SILENT": getattr(CELL, r).max_age_s + 0.2
+       for r in ("laser", "chiller", "gas", "oxygen", "powder", "safety")},
+}  # fmt: skip
+# Whose reading tells of it, and what a rule waits for by itself before it says so.
+SOURCES = {
+    "BACK_REFLECTION": "laser", "EMISSION_UNCOMMANDED": "laser", "LASER": "laser",
+    "ESTOP": "safety", "DOOR_OPEN": "safety", "CHAIN_OPEN": "safety", "SAFETY": "safety",
+    "CHILLER": "chiller", "COOLANT": "chiller", "POWDER": "powder", "CARRIER_LOW": "gas",
+    "SHIELD_LOW": "gas", "GAS": "gas", "OXYGEN": "oxygen", "PYROMETER": "pyrometer",
+}  # fmt: skip
+BUILT_IN_S = {"LINK_LOST": 0.1, "PYROMETER_LOST": 2.0, "LASER_POWER_LOW": 0.1}
+TICK_S, EXCHANGE_S = 0.01, 0.02
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.alarm)
+def test_poll_delay_and_wait_for_the_track_together_stay_within_the_fault_table(rule):
+    name = rule.alarm
+    alarm = BY_NAME[name]
+    role = SOURCES.get(name) or SOURCES.get(name.split("_")[0])
+    if name.endswith("_SILENT"):
+        seen_s = getattr(CELL, role).max_age_s  # a fresh reading stood at the onset, at best
+    elif role is not None:
+        seen_s = 1.0 / getattr(CELL, role).poll_hz + EXCHANGE_S
+    else:
+        seen_s = 0.0 if name == "LINK_LOST" else TICK_S
+    own_s = BUILT_IN_S.get(name, 0.0)
+    total_s = seen_s + own_s + rule.delay_us * 1e-6 + alarm.max_hold_s
+    total_s += 0.0 if name == "LINK_LOST" else TICK_S
+    assert total_s <= TABLE_S[name] + 1e-9
 
 
 @pytest.mark.parametrize(("name", "change", "limit_s", "limits"), CASES)
@@ -163,7 +208,7 @@ def test_no_evidence_keeps_the_time_that_was_counted():
             raised_at = tick
             break
     assert raised_at is not None
-    assert 180 <= raised_at <= 260  # 1 s of evidence at half the time
+    assert 125 <= raised_at <= 180  # 0.7 s of evidence at half the time
 
 
 @pytest.mark.parametrize("role", GOOD)
@@ -274,6 +319,7 @@ BLOCKERS = [
     ("COOLANT", {"chiller": {"coolant_deg_c": 30.0}}),
     ("COOLANT", {"chiller": {"coolant_deg_c": float("nan")}}),
     ("POWDER_STALLED", {"powder": {"stalled": True}}),
+    ("POWDER_NOT_READY", {"powder": {"ready": False}}),
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ GOOD = 'device = "safety"\nlayer = "physics"\nkind = "estop"\nat = "1 s"\n'
         (GOOD + 'from = "start"', "fault.0.from: 'start'"),
         (GOOD + "hopper = 1", "hopper: unknown key"),
         ('device = "powder"\nlayer = "physics"\nkind = "stall"\nat = "1 s"\nhopper = 3', "hopper"),
-        ('device = "motion"\nlayer = "wire"\nkind = "delay"\nat = "1 s"', "fault.0.kind"),
+        ('device = "motion"\nlayer = "wire"\nkind = "truncate"\nat = "1 s"', "fault.0.kind"),
     ],
 )
 def test_mistakes_are_told_with_file_and_key(text, named):
@@ -111,6 +111,38 @@ def run(cell, until_us):
         ('device="laser"\nlayer="wire"\nkind="truncate"\n',
          lambda c: c.emulators[1].truncate == 0),
         ('device="powder"\nlayer="protocol"\nkind="silent"\n', lambda c: not c.emulators[4].mute),
+        ('device="powder"\nlayer="protocol"\nkind="not_ready"\n',
+         lambda c: not c.emulators[4].not_ready),
+        ('device="powder"\nlayer="physics"\nkind="empty"\nleft="2 g"\n',
+         lambda c: c.world.hopper_mass_g[0] > 3.0),
+        ('device="laser"\nlayer="physics"\nkind="weak"\nshare=0.9\n',
+         lambda c: c.world.source_share == 1.0),
+        ('device="laser"\nlayer="physics"\nkind="stray_light"\npower="100 W"\n',
+         lambda c: c.world.stray_w == 0.0),
+        ('device="laser"\nlayer="physics"\nkind="fault"\nbit=29\n',
+         lambda c: c.world.laser_fault_bits == 0),
+        ('device="laser"\nlayer="physics"\nkind="key"\n', lambda c: c.emulators[1].key_remote),
+        ('device="laser"\nlayer="protocol"\nkind="refuse"\n',
+         lambda c: not c.emulators[1].refuse_emission),
+        ('device="chiller"\nlayer="physics"\nkind="alarm"\nbit=20\n',
+         lambda c: c.world.chiller_alarm_bits == 0),
+        ('device="pyrometer"\nlayer="protocol"\nkind="no_signal"\n',
+         lambda c: c.emulators[2].forced is None),
+        ('device="pyrometer"\nlayer="protocol"\nkind="saturated"\n',
+         lambda c: c.emulators[2].forced != b"88880"),
+        ('device="pyrometer"\nlayer="protocol"\nkind="not_measuring"\n',
+         lambda c: c.emulators[2].forced != b"77770"),
+        ('device="pyrometer"\nlayer="protocol"\nkind="frozen"\n',
+         lambda c: c.emulators[2].forced is None),
+        ('device="gas"\nlayer="protocol"\nkind="flag"\nunit=2\n',
+         lambda c: c.emulators[5].status_flags[2] == 0),
+        ('device="oxygen"\nlayer="protocol"\nkind="error"\n',
+         lambda c: c.emulators[6].error_flags == 0),
+        ('device="safety"\nlayer="protocol"\nkind="plc_error"\n',
+         lambda c: not c.emulators[7].plc_error),
+        ('device="safety"\nlayer="protocol"\nkind="watchdog"\n',
+         lambda c: not c.emulators[7].watchdog_tripped),
+        ('device="motion"\nlayer="wire"\nkind="unplug"\n', lambda c: not c.ends[0].cut),
     ],
 )  # fmt: skip
 def test_fault_holds_from_its_start_for_its_length(tmp_path, text, look):
@@ -125,9 +157,46 @@ def test_fault_holds_from_its_start_for_its_length(tmp_path, text, look):
     assert look(cell)
 
 
+def test_warm_water_and_oxygen_are_steps_that_the_cell_works_off(tmp_path):
+    text = 'device="chiller"\nlayer="physics"\nkind="warm"\nkelvin=5\n'
+    cell = build(tmp_path, text)
+    run(cell, 19_999)
+    before = cell.world.coolant_deg_c
+    run(cell, 25_000)
+    assert cell.world.coolant_deg_c == pytest.approx(before + 5.0, abs=0.1)
+    run(cell, 60_000_000)
+    assert cell.world.coolant_deg_c < before + 2.0
+    cell = build(tmp_path, 'device="oxygen"\nlayer="physics"\nkind="level"\noxygen="30 ppm"\n')
+    run(cell, 20_000)
+    assert cell.world.oxygen_ppm < 200.0  # the plant moves it on in the same instant
+
+
+def test_late_motion_line_keeps_order_and_loses_nothing(tmp_path):
+    cell = build(tmp_path, 'device="motion"\nlayer="wire"\nkind="delay"\ndelay="7 ms"\n')
+    heard = []
+    cell.motion.firmware.rx = lambda data: heard.append((cell.sim.now_us, data))
+    sent = {5_000: b"a", 25_000: b"b", 49_000: b"c", 51_000: b"d", 70_000: b"e"}
+    for t_us, data in sent.items():
+        cell.sim.at(t_us, lambda data=data: cell.ends[0].receive(data))
+    run(cell, 100_000)
+    # what is on its way when the line is whole again is not overtaken
+    assert heard == [(5_000, b"a"), (32_000, b"b"), (56_000, b"c"), (56_000, b"d"), (70_000, b"e")]
+
+
+def test_stray_light_ends_with_the_supply_and_is_in_the_trace_s_energy(tmp_path):
+    text = 'device="laser"\nlayer="physics"\nkind="stray_light"\npower="300 W"\n'
+    cell = build(tmp_path, text)
+    cell.sim.at(40_000, lambda: setattr(cell.world, "supply_relay_on", False))
+    run(cell, 100_000)
+    assert cell.world.energy_j == pytest.approx(0.020 * 300.0, rel=0.01)
+    assert cell.world.emission_w == 0.0
+
+
 def test_every_kind_of_fault_is_in_the_test_above_or_a_wire_kind():
     kinds = {k for (_, layer), table in faults._KINDS.items() if layer != "wire" for k in table}
     assert kinds == {
         "estop", "door", "flow", "stall", "carrier_supply", "shield_supply", "back_reflection",
-        "optics", "leak", "silent",
+        "optics", "leak", "silent", "not_ready", "empty", "weak", "stray_light", "fault", "key",
+        "refuse", "alarm", "no_signal", "saturated", "not_measuring", "frozen", "flag", "error",
+        "plc_error", "watchdog", "warm", "level",
     }  # fmt: skip
