@@ -355,7 +355,8 @@ class Executor:
     def clear(self, who: str) -> None:
         """ABORTED to STOPPED, when every cause is gone. The reset edge; never restarts."""
         require("clear", self.state)
-        own = {"FIRMWARE_FAULT", "LINK_LOST", "SUPERVISOR_ERROR"}  # cleared by clearing itself
+        # what clearing itself takes away, or stands by and aborts again
+        own = {"FIRMWARE_FAULT", "LINK_LOST", "SUPERVISOR_ERROR", *sequences.LATCHED_BY_SOURCE}
         chain = self.readings.safety
         if chain is not None and chain.reset_needed:
             own.add("CHAIN_OPEN")  # it closes by the reset that clearing asks for

@@ -377,7 +377,8 @@ def _oxygen_above(times: float) -> Test:
 
 
 def _pyrometer_lost(s: MachineSnapshot, lim: Limits) -> bool:
-    return s.unseen_emission_s > 2.0
+    # in a hold nothing shines that could be seen: whoever goes on has looked, and counts anew
+    return s.unseen_emission_s > 2.0 and s.state in (State.EXECUTE, State.HOLDING)
 
 
 def _powder_say(s: MachineSnapshot, lim: Limits) -> str:

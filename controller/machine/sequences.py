@@ -28,6 +28,8 @@ STANDSTILL_LIMIT_S = 2.0
 FRESH_LIMIT_S = 5.0
 HOME_LIMIT_S = 120.0
 LOOK_S = 0.01
+# alarms of errors that the source keeps until it is told to forget them
+LATCHED_BY_SOURCE = ("BACK_REFLECTION", "EMISSION_UNCOMMANDED")
 
 _AT_REST = (LinkState.IDLE, LinkState.HELD, LinkState.FAULT)
 _WATCHED = {rule.alarm for rule in RULES}
@@ -313,7 +315,16 @@ async def _standstill(ex: "Executor") -> None:
 
 
 async def clear(ex: "Executor", who: str) -> None:
-    """CLEARING: the reset edge to the safety chain's request and to the motion controller."""
+    """CLEARING: reset edges to source, safety chain and motion controller, in this order.
+
+    The chain gives the source its supply back, so first the source must have forgotten what
+    it was taken away for: an alarm that still stands would not be raised again.
+    """
+    if _present(ex, LATCHED_BY_SOURCE):
+        await attempt(ex, "laser errors reset", _to(ex, "laser", lambda d: d.reset_errors()))
+        if not await until(lambda: not _present(ex, LATCHED_BY_SOURCE), 1.0):
+            _not_cleared(ex, f"the source keeps {', '.join(_present(ex, LATCHED_BY_SOURCE))}")
+            return
     safety = ex.devices.driver("safety")
     reading = safety.reading
     if reading is not None and reading.reset_needed and reading.estop_ok and reading.door_closed:
@@ -326,11 +337,19 @@ async def clear(ex: "Executor", who: str) -> None:
     if not error and not await until(lambda: ex.motion is not None and not ex.motion.fault, 1.0):
         error = "the motion controller keeps its fault"
     if error:
-        ex.emit("log", {"level": "error", "text": f"clear failed: {error}"})
-        ex.abort_again(f"clear failed: {error}")
+        _not_cleared(ex, error)
         return
     forget(ex, who)
     ex.machine.to(State.STOPPED, "causes gone, fault reset")
+
+
+def _present(ex: "Executor", names: tuple[str, ...]) -> list[str]:
+    return [a.alarm.name for a in ex.alarms.present() if a.alarm.name in names]
+
+
+def _not_cleared(ex: "Executor", error: str) -> None:
+    ex.emit("log", {"level": "error", "text": f"clear failed: {error}"})
+    ex.abort_again(f"clear failed: {error}")
 
 
 async def reset(ex: "Executor", who: str) -> None:
@@ -339,13 +358,21 @@ async def reset(ex: "Executor", who: str) -> None:
     forget(ex, who)
     if ex.outputs.shield_until_us >= 0:  # somebody looks after the part from here on
         ex.outputs.shield_over(held=False)
+    if ex.link_ready and ex.motion is not None and not ex.motion.fault:
+        # a stop that nobody confirmed ended the beats: without a fault this only lets them go on
+        await attempt(ex, "motion link reset", ex.link.reset)
     await until(lambda: not _silent(ex), FRESH_LIMIT_S)
     setpoint = ex.cell.chiller.setpoint_deg_c
+    runs = []
+    if chiller.reading is not None and not chiller.reading.flow_ok:
+        # stopped by an alarm of its own, it wants "stop" before "run"
+        runs.append(attempt(ex, "coolant stopped", _to(ex, "chiller", lambda d: d.set_run(False))))
+    runs.append(attempt(ex, "coolant runs", _to(ex, "chiller", lambda d: d.set_run(True))))
     await asyncio.gather(
         attempt(ex, "laser errors reset", _to(ex, "laser", lambda d: d.reset_errors())),
         _in_turn(
             attempt(ex, "coolant setpoint", _to(ex, "chiller", lambda d: d.set_setpoint(setpoint))),
-            attempt(ex, "coolant runs", _to(ex, "chiller", lambda d: d.set_run(True))),
+            *runs,
         ),
     )
     await until(lambda: chiller.reading is not None and chiller.reading.flow_ok, FRESH_LIMIT_S)
@@ -369,6 +396,7 @@ def forget(ex: "Executor", who: str) -> None:
         ex.alarms.clear(name)
     ex.alarms.acknowledge(who)
     ex.alarms.reset_first_out()
+    ex.monitor.unseen_emission_s = 0.0
 
 
 def _silent(ex: "Executor") -> list[str]:

@@ -137,6 +137,89 @@ def test_supply_is_dropped_within_100_ms_of_light_without_a_command(where, tmp_p
             assert out.onset_us <= v.t_us <= out.onset_us + 120_000
 
 
+def test_clearing_gives_the_supply_back_only_to_a_source_that_has_gone_dark(tmp_path):
+    """Mended, the cell starts again; not mended, the light comes back with the supply."""
+
+    async def script(s: Session):
+        fault = s.inject(STRAY)
+        await s.until("ABORTED")
+        await s.pass_s(0.5)
+        await s.call("clear")
+        lit = None
+        for _ in range(600):
+            await s.pass_s(0.001)
+            if lit is None and s.world.emission_w > 0.0:
+                lit = s.ex.now_us()
+            if lit is not None and not s.world.supply_relay_on:
+                break
+        assert s.ex.now_us() - lit <= 100_000
+        await s.until("ABORTED")
+        s.act(fault, False)
+        await s.pass_s(0.5)
+        await s.call("clear")
+        await s.until("STOPPED")
+        await s.call("reset")
+        await s.until("IDLE")
+        await s.start()
+        await s.until("EXECUTE", limit_s=10.0)
+
+    play(tmp_path, script=script)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ('device="laser"\nlayer="physics"\nkind="back_reflection"', "ABORTED"),
+        ('device="chiller"\nlayer="physics"\nkind="flow"', "STOPPED"),
+        ('device="pyrometer"\nlayer="protocol"\nkind="no_signal"', "HELD"),
+        ('device="motion"\nlayer="wire"\nkind="cut"', "ABORTED"),
+    ],
+)
+def test_when_the_cause_is_gone_the_cell_s_own_commands_lead_back(text, end, tmp_path):
+    """What latches in a device or lies in the past must not bar the next start for ever."""
+
+    async def script(s: Session):
+        await s.emitting(0.5)
+        fault = s.inject(text)
+        await s.until(end)
+        await s.pass_s(1.0)
+        s.act(fault, False)
+        await s.pass_s(1.0)
+        if end == "HELD":
+            await s.call("unhold")
+            await s.until("EXECUTE", limit_s=10.0)
+            await s.pass_s(3.0)
+            assert s.ex.state.name == "EXECUTE"
+            return
+        if end == "ABORTED":
+            await s.call("clear")
+            await s.until("STOPPED")
+        await s.call("reset")
+        await s.until("IDLE")
+        await s.call("home")
+        await s.pass_s(0.5)
+        assert s.ex.blockers(None) == ()
+
+    play(tmp_path, script=script)
+
+
+def test_a_stop_while_the_motion_cable_is_cut_leaves_no_link_without_beats(tmp_path):
+    """The unconfirmed stop ends the beats; the next reset lets them go on."""
+
+    async def script(s: Session):
+        fault = s.inject('device="motion"\nlayer="wire"\nkind="cut"')
+        await s.call("stop")
+        await s.pass_s(0.05)
+        s.act(fault, False)
+        await s.until("STOPPED")
+        await s.call("reset")
+        await s.until("IDLE")
+        await s.call("home")
+        assert s.ex.blockers(None) == ()
+
+    play(tmp_path, script=script)
+
+
 # --- oxygen, for an alloy that has a limit -----------------------------------------------
 
 

@@ -180,6 +180,8 @@ class FakeLink:
 
     async def reset(self) -> None:
         self._note("reset")
+        if not self.fault:
+            return  # as the firmware: nothing to clear
         self.fault, self._state, self._plan_us = 0, IDLE, 0
 
     def override(self, scale: float) -> None:
