@@ -72,6 +72,7 @@ async def _host(motion_port, laser_port, log):
     motion: Wire = await motion_port.open()
     laser: Wire = await laser_port.open()
     answer = asyncio.Event()
+    going = [True]
     motion.set_receiver(lambda d: log.append((loop.now_us(), 0, d)), lambda e: None)
 
     def on_laser(data):
@@ -82,7 +83,7 @@ async def _host(motion_port, laser_port, log):
 
     async def ask():
         k = 0
-        while True:
+        while going[0]:
             answer.clear()
             laser.write(b"ask %d" % k)
             try:
@@ -99,7 +100,8 @@ async def _host(motion_port, laser_port, log):
         motion.write(b"beat %d" % n)
         log.append((loop.now_us(), 2, b""))
         n += 1
-    task.cancel()
+    going[0] = False
+    await task
     motion.close()
     laser.close()
     loop.finish()
