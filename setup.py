@@ -29,6 +29,7 @@ C_FLAGS += ["-ffp-contract=off"]
 
 KERNELS = [
     "controller/_motion.pyx",
+    "controller/_emit.pyx",
     "controller/geometry/_mesh.pyx",
     "controller/geometry/_slice.pyx",
     "controller/geometry/_raster.pyx",

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller import _motion
+from controller import _emit, _motion
 from tests.unit import klipper_twin
 
 SPEED_MM_S, ACCEL_MM_S2, DEVIATION_MM = 50.0, 2000.0, 0.01
@@ -143,12 +143,12 @@ def run() -> list[dict[str, Any]]:
         s_move = np.concatenate([[0.0], np.cumsum(length)])
 
         def emit(t=t, s=s, w=w, a=a, hard=hard, points=points, s_move=s_move) -> Any:
-            cut = _motion.merge_cuts(t, hard, [], [])
-            ends = _motion.subdivide(cut, t, s, w, a, 0.02, 0.1)
-            steps, _ = _motion.place(points, s_move, ends[1], [400.0] * 3, [0.0] * 3)
+            cut = _emit.merge_cuts(t, hard, [], [])
+            ends = _emit.subdivide(cut, t, s, w, a, 0.02, 0.1)
+            steps, _ = _emit.place(points, s_move, ends[1], [400.0] * 3, [0.0] * 3)
             k = len(steps) - 1
             out = np.zeros((k, 22), np.uint8)
-            _motion.pack_segments(
+            _emit.pack_segments(
                 *ends,
                 steps,
                 np.zeros(k + 1, np.uint16),

@@ -35,12 +35,45 @@ class Axis(Strict):
     accel_mm_s2: u.MmPerS2 = Field(alias="acceleration", gt=0)
 
 
+class RotaryAxis(Strict):
+    """A rotary axis of the table: A turns about X, B about Y, C about Z.
+
+    Listed from the machine's base to the work. ``centre`` is a point on the axis, in machine
+    coordinates, with every rotary axis at 0.
+    """
+
+    name: Literal["A", "B", "C"]
+    centre_mm: list[u.Mm] = Field(alias="centre", min_length=3, max_length=3)
+    steps_per_deg: u.PerDeg = Field(alias="steps", gt=0)
+    range_deg: list[u.Deg] = Field(alias="range", min_length=2, max_length=2)
+    speed_deg_s: u.DegPerS = Field(alias="speed", gt=0)
+    accel_deg_s2: u.DegPerS2 = Field(alias="acceleration", gt=0)
+
+    @model_validator(mode="after")
+    def _range_holds_zero(self) -> "RotaryAxis":
+        if not self.range_deg[0] <= 0.0 <= self.range_deg[1] or (
+            self.range_deg[0] == self.range_deg[1]
+        ):
+            raise ValueError(f"axis {self.name}: range {self.range_deg} deg must hold 0 deg")
+        return self
+
+
+# kinematics -> names that the rotary axes may have, in order
+ROTARY_AXES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "xyz": ((),),
+    "xyz_ac_table": (("A", "C"),),
+    "xyz_bc_table": (("B", "C"),),
+    "xyz_turntable": (("A",), ("B",), ("C",)),
+}
+
+
 class Motion(Strict):
     """The motion system and what the planner may ask of it."""
 
     link: Literal["lmd_segment", "grblhal", "supervised"] = "lmd_segment"
     port: str
     kinematics: Literal["xyz", "xyz_ac_table", "xyz_bc_table", "xyz_turntable"] = "xyz"
+    time_law: Literal["trapezoid", "friction_circle", "jerk"] = "trapezoid"
     total_accel_mm_s2: u.MmPerS2 = Field(alias="total_acceleration", gt=0)
     plan_share: float = Field(gt=0, le=1)
     jerk_mm_s3: u.MmPerS3 = Field(alias="jerk", gt=0)
@@ -49,7 +82,15 @@ class Motion(Strict):
     travel_speed_mm_s: u.MmPerS = Field(alias="travel_speed", gt=0)
     travel_lift_mm: u.Mm = Field(alias="travel_lift", ge=0)
     heartbeat_timeout_s: u.Second = Field(alias="heartbeat_timeout", gt=0, le=0.1)
-    axes: list[Axis] = Field(min_length=1, max_length=6)
+    # machine position = work offset + position in the plan - tool offset
+    work_offset_mm: list[u.Mm] = Field(
+        default=[0.0, 0.0, 0.0], alias="work_offset", min_length=3, max_length=3
+    )
+    tool_offset_mm: list[u.Mm] = Field(
+        default=[0.0, 0.0, 0.0], alias="tool_offset", min_length=3, max_length=3
+    )
+    axes: list[Axis] = Field(min_length=3, max_length=3)
+    rotary: list[RotaryAxis] = Field(default_factory=list, max_length=3)
 
     @model_validator(mode="after")
     def _xyz_first(self) -> "Motion":
@@ -62,9 +103,12 @@ class Motion(Strict):
         # the names are the file format's; what cannot be driven yet is refused, not ignored
         if self.link != "lmd_segment":
             raise ValueError(f"link {self.link!r} cannot be driven yet, only 'lmd_segment' can")
-        if self.kinematics != "xyz":
+        rotary = tuple(a.name for a in self.rotary)
+        if rotary not in ROTARY_AXES[self.kinematics]:
+            wanted = " or ".join(", ".join(n) or "none" for n in ROTARY_AXES[self.kinematics])
             raise ValueError(
-                f"kinematics {self.kinematics!r} cannot be planned yet, only 'xyz' can"
+                f"kinematics {self.kinematics!r} needs motion.rotary axes {wanted} "
+                f"(base to work), not {', '.join(rotary) or 'none'}"
             )
         return self
 
@@ -88,6 +132,11 @@ class Laser(Device):
     power_jitter_s: u.Second = Field(alias="power_jitter", ge=0)
     gate_latency_s: u.Second = Field(alias="gate_latency", ge=0)
     gate_jitter_s: u.Second = Field(alias="gate_jitter", ge=0)
+    # where light goes off later or sooner than it comes on; as gate_latency when absent
+    gate_off_latency_s: u.Second | None = Field(default=None, alias="gate_off_latency", ge=0)
+    power_slew_w_s: u.WattPerS | None = Field(default=None, alias="power_slew", gt=0)
+    # without light for so long, the source leaves its ready state (diode lasers)
+    beam_timeout_s: u.Second | None = Field(default=None, alias="beam_timeout", gt=0)
     longest_emission_s: u.Second = Field(alias="longest_emission", gt=0)
     spot_diameter_mm: u.Mm = Field(alias="spot_diameter", gt=0)
 
@@ -98,6 +147,9 @@ class Hopper(Strict):
     powder: str
     lot: str
     mass_g: u.Gram = Field(alias="mass", ge=0)
+    # where this line differs from the feeder's; absent: the feeder's
+    transport_delay_s: u.Second | None = Field(default=None, alias="transport_delay", ge=0)
+    lag_s: u.Second | None = Field(default=None, alias="lag", ge=0)
 
 
 class Powder(Device):
@@ -107,6 +159,8 @@ class Powder(Device):
     transport_delay_s: u.Second = Field(alias="transport_delay", ge=0)
     lag_s: u.Second = Field(alias="lag", ge=0)
     greatest_flow_g_min: u.GramPerMin = Field(alias="greatest_flow", gt=0)
+    # below this the disc does not feed evenly: a hopper gives 0 or at least this
+    least_flow_g_min: u.GramPerMin = Field(default=0.0, alias="least_flow", ge=0)
     hoppers: list[Hopper] = Field(min_length=1, max_length=2)
 
 

@@ -85,11 +85,19 @@ class LayerSlice:
 
 @dataclass(frozen=True)
 class Track:
-    """One unbroken bead: what the laser draws without closing the gate."""
+    """One unbroken bead: what the laser draws without closing the gate.
+
+    A move is straight, or an arc when it has a point to go through on its way. Without a tool
+    axis the nozzle points straight down (-Z).
+    """
 
     layer: int
     kind: TrackKind
     points_mm: np.ndarray  # (n, 3) float64, n >= 2; a closed track repeats its first point
+    # (n - 1, 3) float64: middle of the arc that each move is; a row of NaN: straight
+    through_mm: np.ndarray | None = None
+    # (n, 3) float64, unit vectors in the part's frame from the part to the nozzle (rotary cells)
+    tool_axis: np.ndarray | None = None
 
 
 TRACK_ROW = np.dtype(

@@ -1,5 +1,7 @@
 """Recipes: what the laser, the powder and the layers do for one alloy and use."""
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +36,13 @@ class Track(Strict):
 
     power_w: u.Watt | None = Field(default=None, alias="power", gt=0)
     power_floor_w: u.Watt | None = Field(default=None, alias="power_floor", ge=0)
-    power_law: Literal["linear"] | None = None
+    # g(r) of P = floor + (power - floor) g(v / speed): r, or r to the power of power_exponent
+    power_law: Literal["linear", "power"] | None = None
+    power_exponent: float | None = Field(default=None, ge=0.1, le=4.0)
+    energy_cap_j_mm: u.JPerMm | None = Field(default=None, alias="energy_cap", gt=0)
+    # gate edges along the path from the bead's ends, forward positive
+    gate_on_offset_mm: u.Mm | None = Field(default=None, alias="gate_on_offset")
+    gate_off_offset_mm: u.Mm | None = Field(default=None, alias="gate_off_offset")
     speed_mm_s: u.MmPerS | None = Field(default=None, alias="speed", gt=0)
     powder_g_min: u.GramPerMin | None = Field(default=None, alias="powder", ge=0)
     carrier_l_min: u.LitrePerMin | None = Field(default=None, alias="carrier_gas", ge=0)
@@ -49,12 +57,56 @@ class TrackSettings(Strict):
     power_w: float
     power_floor_w: float
     power_law: str
+    power_exponent: float
+    energy_cap_j_mm: float  # infinite where there is none
+    gate_on_offset_mm: float
+    gate_off_offset_mm: float
     speed_mm_s: float
     powder_g_min: float
     carrier_l_min: float
     shield_l_min: float
     ramp_in_mm: float
     ramp_out_mm: float
+
+
+# keys of [track.default] that may be left out, and what then holds
+OPTIONAL_SETTINGS: dict[str, float] = {
+    "power_exponent": 1.0,
+    "energy_cap_j_mm": math.inf,
+    "gate_on_offset_mm": 0.0,
+    "gate_off_offset_mm": 0.0,
+}
+
+
+class Blend(Strict):
+    """Mass shares of the powders at one place."""
+
+    at_mm: u.Mm = Field(alias="at", ge=0)
+    share: dict[str, float]
+
+    @model_validator(mode="after")
+    def _shares_make_one(self) -> "Blend":
+        if any(not 0.0 <= x <= 1.0 for x in self.share.values()):
+            raise ValueError(f"shares {self.share} at {self.at_mm:g} mm: each must be 0 to 1")
+        if abs(sum(self.share.values()) - 1.0) > 1e-6:
+            raise ValueError(
+                f"shares at {self.at_mm:g} mm add up to {sum(self.share.values()):g}, not 1"
+            )
+        return self
+
+
+class Composition(Strict):
+    """Powders mixed in the jet (in-situ alloys): shares straight between the points."""
+
+    along: Literal["z", "path"]  # z: height above the substrate; path: length of emission
+    points: list[Blend] = Field(min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _points_rise(self) -> "Composition":
+        for a, b in pairwise(self.points):
+            if b.at_mm <= a.at_mm:
+                raise ValueError(f"at {b.at_mm:g} mm does not lie above {a.at_mm:g} mm before it")
+        return self
 
 
 class Layers(Strict):
@@ -120,6 +172,7 @@ class Recipe(Strict):
     layers: Layers
     near_net_shape: NearNetShape
     window: Window
+    composition: Composition | None = None  # absent: the recipe's material alone
     loops: Loops | None = None
     restart: Restart
 
@@ -131,7 +184,7 @@ class Recipe(Strict):
         open_keys = [
             field.alias or name
             for name, field in Track.model_fields.items()
-            if getattr(default, name) is None
+            if getattr(default, name) is None and name not in OPTIONAL_SETTINGS
         ]
         if open_keys:
             raise ValueError(f"[track.default] lacks {', '.join(open_keys)}")
@@ -139,7 +192,8 @@ class Recipe(Strict):
 
     def settings_for(self, kind: TrackKind, layer: int) -> TrackSettings:
         """The settings of a track: default, then its kind's, then the first layer's."""
-        values = self.track["default"].model_dump()
+        own_default = self.track["default"].model_dump()
+        values = OPTIONAL_SETTINGS | {k: v for k, v in own_default.items() if v is not None}
         chosen = [kind.name.lower()] + (["first_layer"] if layer == 0 else [])
         for key in chosen:
             own = self.track.get(key)  # type: ignore[call-overload]

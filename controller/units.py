@@ -35,6 +35,13 @@ _TABLE: dict[str, tuple[str, float, float]] = {
     "1/mm": ("per_length", 1.0, 0.0),
     # angle, base degree
     "deg": ("angle", 1.0, 0.0),
+    "deg/s": ("angular_speed", 1.0, 0.0),
+    "rpm": ("angular_speed", 6.0, 0.0),
+    "deg/s2": ("angular_acceleration", 1.0, 0.0),
+    "1/deg": ("per_angle", 1.0, 0.0),
+    # energy along a bead, base J/mm
+    "J/mm": ("line_energy", 1.0, 0.0),
+    "kJ/m": ("line_energy", 1.0, 0.0),
     # power, base W
     "W": ("power", 1.0, 0.0),
     "kW": ("power", 1000.0, 0.0),
@@ -85,6 +92,10 @@ BASE_UNIT = {
     "jerk": "mm/s3",
     "per_length": "1/mm",
     "angle": "deg",
+    "angular_speed": "deg/s",
+    "angular_acceleration": "deg/s2",
+    "per_angle": "1/deg",
+    "line_energy": "J/mm",
     "power": "W",
     "power_rate": "W/s",
     "time": "s",
@@ -145,6 +156,10 @@ MmPerS2 = Annotated[float, _reader("acceleration")]
 MmPerS3 = Annotated[float, _reader("jerk")]
 PerMm = Annotated[float, _reader("per_length")]
 Deg = Annotated[float, _reader("angle")]
+DegPerS = Annotated[float, _reader("angular_speed")]
+DegPerS2 = Annotated[float, _reader("angular_acceleration")]
+PerDeg = Annotated[float, _reader("per_angle")]
+JPerMm = Annotated[float, _reader("line_energy")]
 Watt = Annotated[float, _reader("power")]
 WattPerS = Annotated[float, _reader("power_rate")]
 Second = Annotated[float, _reader("time")]

@@ -13,9 +13,10 @@ from controller.geometry.polygons import region_area
 from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, LayerSlice, PartMesh, Track
 from controller.planning import powder, quality
 from controller.planning.job import job_hash
+from controller.planning.laws import plan_profile
 from controller.planning.motion_path import MovePath, build_path
 from controller.planning.power import Gates, plan_power, solve_gates
-from controller.planning.profile import MotionLimits, Profile, plan_profile
+from controller.planning.profile import MotionLimits, Profile
 from controller.planning.segments import SegmentSet, make_segments, role_lengths_mm
 from controller.recipes import Recipe
 from firmware_bridge.segments import N_AXES, TICK_S

@@ -1,17 +1,14 @@
-"""The time law along a path: when the nozzle is where, and how fast.
+"""The motion along a curve: when the nozzle is where, and how fast.
 
-One interface for every law: ``plan_profile(path, speeds, limits, mode)`` returns phases of
-constant acceleration. ``MODES`` names the laws there are; a new law is a function in it.
+A profile is what every time law (``laws.py``) returns: phases of constant jerk.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller import _motion
 from controller.config import Cell
-from controller.errors import PlanError
+from controller.planning.curve import Curve
 from controller.planning.motion_path import axis_limits
 
 
@@ -41,21 +38,48 @@ class MotionLimits:
         )
 
 
+def _time_in_phase(
+    way_mm: np.ndarray, v: np.ndarray, a: np.ndarray, j: np.ndarray, last_s: np.ndarray
+) -> np.ndarray:
+    """Time to cover ``way_mm`` of a phase, by bisection guarded Newton steps; all (k,)."""
+    low, high = np.zeros_like(way_mm), last_s.copy()
+    tau = 0.5 * last_s
+    for _ in range(60):
+        rest = way_mm - tau * (v + tau * (0.5 * a + j * tau / 6.0))
+        speed = v + tau * (a + 0.5 * j * tau)
+        low, high = np.where(rest > 0, tau, low), np.where(rest > 0, high, tau)
+        step = tau + np.divide(rest, speed, out=np.zeros_like(rest), where=speed > 0)
+        new = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+        if np.array_equal(new, tau):
+            break
+        tau = new
+    return tau
+
+
 @dataclass(frozen=True)
 class Profile:
-    """Phases of constant acceleration, one after the other.
+    """Phases of constant jerk, one after the other, along a curve.
 
-    Phase i lasts from ``t_s[i]`` to ``t_s[i + 1]``; speed in it is
-    ``v_mm_s[i] + a_mm_s2[i] * (t - t_s[i])``. ``move`` is -1 in a dwell.
+    Phase i lasts from ``t_s[i]`` to ``t_s[i + 1]``; with tau = t - t_s[i] the speed in it is
+    ``v + a tau + j tau^2 / 2``. Laws without jerk have ``j_mm_s3`` of zeros. ``move`` is -1 in
+    a dwell.
     """
 
     mode: str
+    curve: Curve
     t_s: np.ndarray  # (m + 1,) float64
-    s_mm: np.ndarray  # (m + 1,) float64: length along the path
+    s_mm: np.ndarray  # (m + 1,) float64: length along the curve
     v_mm_s: np.ndarray  # (m + 1,) float64
-    a_mm_s2: np.ndarray  # (m,) float64
-    move: np.ndarray  # (m,) int32
-    move_s_mm: np.ndarray  # (n + 1,) float64: path length at each corner
+    a_mm_s2: np.ndarray  # (m,) float64, at the phase's start
+    j_mm_s3: np.ndarray  # (m,) float64
+    move: np.ndarray  # (m,) int32: move of the path
+    # (m,) float64: longest segment that keeps a bent path or a bent speed within tolerance
+    longest_s: np.ndarray
+
+    @property
+    def move_s_mm(self) -> np.ndarray:
+        """(n + 1,) path length at each corner."""
+        return self.curve.move_s_mm
 
     @property
     def duration_s(self) -> float:
@@ -67,20 +91,27 @@ class Profile:
         s = np.atleast_1d(np.asarray(s_mm, dtype=np.float64))
         i = np.clip(np.searchsorted(self.s_mm, s, side="right") - 1, 0, len(self.a_mm_s2) - 1)
         way = np.clip(s - self.s_mm[i], 0.0, self.s_mm[i + 1] - self.s_mm[i])
-        v, a = self.v_mm_s[i], self.a_mm_s2[i]
+        v, a, j = self.v_mm_s[i], self.a_mm_s2[i], self.j_mm_s3[i]
         root = v + np.sqrt(np.maximum(v * v + 2.0 * a * way, 0.0))
         # 2 d / (v + sqrt(v^2 + 2 a d)) has no cancellation for either sign of a
         tau = np.divide(2.0 * way, root, out=np.zeros_like(way), where=root > 0.0)
-        return np.minimum(self.t_s[i] + tau, self.t_s[i + 1])
+        last = self.t_s[i + 1] - self.t_s[i]
+        if j.any():
+            tau = _time_in_phase(way, v, a, j, last)
+        return self.t_s[i] + np.minimum(tau, last)
 
     def state_at(self, t_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Length mm, speed mm/s and acceleration mm/s2 at instants (held outside)."""
         t = np.clip(np.asarray(t_s, dtype=np.float64), self.t_s[0], self.t_s[-1])
         i = np.clip(np.searchsorted(self.t_s, t, side="right") - 1, 0, len(self.a_mm_s2) - 1)
         tau = t - self.t_s[i]
-        v, a = self.v_mm_s[i], self.a_mm_s2[i]
-        s = np.minimum(self.s_mm[i] + tau * (v + 0.5 * a * tau), self.s_mm[i + 1])
-        return s, np.maximum(v + a * tau, 0.0), a
+        v, a, j = self.v_mm_s[i], self.a_mm_s2[i], self.j_mm_s3[i]
+        s = self.s_mm[i] + tau * (v + tau * (0.5 * a + j * tau / 6.0))
+        return (
+            np.minimum(s, self.s_mm[i + 1]),
+            np.maximum(v + tau * (a + 0.5 * j * tau), 0.0),
+            a + j * tau,
+        )
 
     def hard_kinks(self) -> np.ndarray:
         """(m + 1,) bool: kinks that must be a segment's end: start, end, ends of dwells."""
@@ -101,58 +132,7 @@ class Profile:
             s_mm=np.concatenate([[0.0], self.s_mm]),
             v_mm_s=np.concatenate([[0.0], self.v_mm_s]),
             a_mm_s2=np.concatenate([[0.0], self.a_mm_s2]),
+            j_mm_s3=np.concatenate([[0.0], self.j_mm_s3]),
+            longest_s=np.concatenate([[np.inf], self.longest_s]),
             move=np.concatenate([np.array([-1], dtype=np.int32), self.move]),
         )
-
-
-def _trapezoid(
-    points_mm: np.ndarray, speed_mm_s: np.ndarray, limits: MotionLimits
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    length, v, peak, accel, _ = _motion.plan_trapezoid(
-        points_mm,
-        speed_mm_s,
-        limits.accel_mm_s2,
-        limits.junction_deviation_mm,
-        limits.axis_speed_mm_s,
-        limits.axis_accel_mm_s2,
-    )
-    return length, _motion.trapezoid_phases(length, v, peak, accel)
-
-
-Law = Callable[[np.ndarray, np.ndarray, MotionLimits], tuple[np.ndarray, tuple[np.ndarray, ...]]]
-# each law: (points, speed limits, motion limits) -> lengths of moves, and phases
-# (t_s, s_mm, v_mm_s, a_mm_s2, move) that start and end at rest
-MODES: dict[str, Law] = {"trapezoid": _trapezoid}
-
-
-def plan_profile(
-    points_mm: np.ndarray, speed_mm_s: np.ndarray, limits: MotionLimits, mode: str = "trapezoid"
-) -> Profile:
-    """Plan a polyline from rest to rest.
-
-    Parameters
-    ----------
-    points_mm : (n + 1, 3) float64, mm
-    speed_mm_s : (n,) float64, mm/s      speed limit of each move
-    mode : a key of MODES
-
-    Raises PlanError for NaN, infinity, limits of zero and unknown modes.
-    """
-    law = MODES.get(mode)
-    if law is None:
-        raise PlanError(f"time law {mode!r} is not one of: {', '.join(MODES)}")
-    try:
-        length, (t, s, v, a, move) = law(points_mm, speed_mm_s, limits)
-    except ValueError as exc:
-        raise PlanError(f"the path cannot be planned: {exc}") from None
-    if len(a) == 0:
-        raise PlanError(f"the path has no length: {len(length)} moves, all of 0 mm")
-    return Profile(
-        mode=mode,
-        t_s=t,
-        s_mm=s,
-        v_mm_s=v,
-        a_mm_s2=a,
-        move=move,
-        move_s_mm=np.concatenate([[0.0], np.cumsum(length)]),
-    )

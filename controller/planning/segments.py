@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller import _motion
+from controller import _emit
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.planning.motion_path import MovePath, Role
@@ -68,14 +68,14 @@ def make_segments(
     hard[len(node_s) :] = 1
     order = np.argsort(extra, kind="stable")
     try:
-        cut = _motion.merge_cuts(
+        cut = _emit.merge_cuts(
             profile.t_s, profile.hard_kinks().astype(np.uint8), extra[order], hard[order]
         )
-        t, s, v = _motion.subdivide(
+        t, s, v = _emit.subdivide(
             cut, profile.t_s, profile.s_mm, profile.v_mm_s, profile.a_mm_s2,
             _longest_s(profile, steps_per_mm), LONGEST_DWELL_S,
         )  # fmt: skip
-        steps, move = _motion.place(path.points_mm, profile.move_s_mm, s, steps_per_mm, origin_mm)
+        steps, move = _emit.place(path.points_mm, profile.move_s_mm, s, steps_per_mm, origin_mm)
         tick = np.rint(t * 1e6).astype(np.int64)
         on_tick = np.rint(gates.on_command_s * 1e6).astype(np.int64)
         off_tick = np.rint(gates.off_command_s * 1e6).astype(np.int64)
@@ -96,7 +96,7 @@ def make_segments(
         share = power.command_w(t) / cell.laser.rated_power_w
         power_u16 = np.rint(np.clip(share, 0.0, 1.0) * POWER_FULL).astype(np.uint16)
         out = np.zeros(len(flags), dtype=SEGMENT)
-        _motion.pack_segments(
+        _emit.pack_segments(
             t, s, v, steps, power_u16, path.speed_mm_s[move[1:]], flags,
             out.view(np.uint8).reshape(-1, SEGMENT.itemsize), MAX_STEPS, MAX_TICKS,
         )  # fmt: skip

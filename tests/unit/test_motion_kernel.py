@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller import _motion
+from controller import _emit, _motion
 from tests.unit import klipper_twin
 
 FREE = [1e9, 1e9, 1e9]
@@ -170,7 +170,7 @@ def test_merged_cuts_keep_hard_instants_and_never_share_a_tick(kinks, extra):
     extra = sorted(extra)
     at = np.array([t for t, _ in extra])
     flag = np.array([h for _, h in extra], np.uint8)
-    cut = _motion.merge_cuts(kinks, hard, at, flag)
+    cut = _emit.merge_cuts(kinks, hard, at, flag)
     ticks = np.rint(cut * 1e6)
     assert (np.diff(ticks) >= 1).all()
     wanted = np.rint(np.concatenate([at[flag == 1], kinks[[0, -1]]]) * 1e6)
@@ -179,9 +179,9 @@ def test_merged_cuts_keep_hard_instants_and_never_share_a_tick(kinks, extra):
 
 def test_merge_refuses_unsorted_and_outside():
     with pytest.raises(ValueError, match="sorted"):
-        _motion.merge_cuts([0.0, 1.0], [1, 1], [0.5, 0.2], [0, 0])
+        _emit.merge_cuts([0.0, 1.0], [1, 1], [0.5, 0.2], [0, 0])
     with pytest.raises(ValueError, match="outside"):
-        _motion.merge_cuts([0.0, 1.0], [1, 1], [1.5], [0])
+        _emit.merge_cuts([0.0, 1.0], [1, 1], [1.5], [0])
 
 
 def test_positions_are_rounded_each_on_its_own():
@@ -189,7 +189,7 @@ def test_positions_are_rounded_each_on_its_own():
     length = plan(points)[0]
     corner = np.concatenate([[0.0], np.cumsum(length)])
     s = np.sort(np.concatenate([corner, np.random.default_rng(0).uniform(0, corner[-1], 500)]))
-    steps, _ = _motion.place(points, corner, s, [400.0, 160.0, 80.0], [-5.0, 0.0, 3.0])
+    steps, _ = _emit.place(points, corner, s, [400.0, 160.0, 80.0], [-5.0, 0.0, 3.0])
     for i, value in enumerate(s):
         k = min(max(int(np.searchsorted(corner, value)) - 1, 0), len(length) - 1)
         f = (value - corner[k]) / length[k]
@@ -207,6 +207,6 @@ def test_segment_that_does_not_fit_is_refused():
     zero = np.zeros(2)
     rest = (np.zeros(2, np.uint16), np.ones(1), np.zeros(1, np.uint8), out, 32767, 0xFFFFFF)
     with pytest.raises(ValueError, match="32767 steps"):
-        _motion.pack_segments(np.array([0.0, 1.0]), zero, zero, steps, *rest)
+        _emit.pack_segments(np.array([0.0, 1.0]), zero, zero, steps, *rest)
     with pytest.raises(ValueError, match="ticks"):
-        _motion.pack_segments(np.array([0.0, 17.0]), zero, zero, steps * 0, *rest)
+        _emit.pack_segments(np.array([0.0, 17.0]), zero, zero, steps * 0, *rest)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from controller.errors import PlanError
+from controller.planning.laws import plan_profile
 from controller.planning.motion_path import build_path
 from controller.planning.power import plan_power, solve_gates
-from controller.planning.profile import MotionLimits, plan_profile
+from controller.planning.profile import MotionLimits
 from tests.unit.planning_cases import CELL, RECIPE, cell_with, recipe_with, small_tracks, track
 
 

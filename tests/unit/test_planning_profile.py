@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from controller.errors import PlanError
+from controller.planning.laws import MODES, plan_profile
 from controller.planning.motion_path import build_path
-from controller.planning.profile import MODES, MotionLimits, plan_profile
+from controller.planning.profile import MotionLimits
 from tests.unit.planning_cases import CELL, RECIPE, small_tracks
 
 LIMITS = MotionLimits.of_cell(CELL)
