@@ -33,6 +33,23 @@ cdef inline double most(double a, double b) noexcept nogil:
     return a if a > b else b
 
 
+cdef inline double corner2(
+    double c, double a, double b, double ad, double bd, double va2, double vb2, double jd
+) noexcept nogil:
+    """Squared speed at a corner whose tangents enclose the cosine c.
+
+    a, b: accelerations of the two moves; ad, bd: acceleration x length; va2, vb2: their caps.
+    One division serves both reciprocals of the rule.
+    """
+    cdef double half_c = sqrt(most(0.5 * (1.0 + c), 0.0))
+    cdef double half_s = most(sqrt(most(0.5 * (1.0 - c), 0.0)), TINY)
+    cdef double w = most(1.0 - half_c, TINY)
+    cdef double v = half_c / (half_s * w) * least(
+        least(a, b) * jd * half_s, 0.5 * least(ad, bd) * w
+    )
+    return least(v, least(va2, vb2))
+
+
 cdef void _geometry(
     const double* xyz, const double* speed, double accel, double jd,
     const double* axis_speed, const double* axis_accel,
@@ -51,7 +68,7 @@ cdef void _geometry(
     cdef double iax = 1.0 / axis_accel[0], iay = 1.0 / axis_accel[1], iaz = 1.0 / axis_accel[2]
     cdef double ivx = 1.0 / axis_speed[0], ivy = 1.0 / axis_speed[1], ivz = 1.0 / axis_speed[2]
     cdef double inverse_a = 1.0 / accel
-    cdef double x, y, z, d, inv, a, v, c, half_c, half_s, w
+    cdef double x, y, z, d, inv, a, v, c, w
     cdef Py_ssize_t at = 0, i, k, m
     # invariant: slot 0 of the scratch rows holds the last move of the block before
     ux[0] = uy[0] = uz[0] = 0.0
@@ -86,14 +103,9 @@ cdef void _geometry(
             cruise2[at + k] = v * v
         for k in range(m):
             c = ux[k] * ux[k + 1] + uy[k] * uy[k + 1] + uz[k] * uz[k + 1]
-            half_c = sqrt(most(0.5 * (1.0 + c), 0.0))
-            half_s = sqrt(most(0.5 * (1.0 - c), 0.0))
-            half_s = most(half_s, TINY)
-            w = most(1.0 - half_c, TINY)
-            v = half_c / (half_s * w) * least(
-                least(aa[k], aa[k + 1]) * jd * half_s, 0.5 * least(ad[k], ad[k + 1]) * w
+            v2[at + k] = corner2(
+                c, aa[k], aa[k + 1], ad[k], ad[k + 1], vv[k], vv[k + 1], jd
             )
-            v2[at + k] = least(v, least(vv[k], vv[k + 1]))
         ux[0] = ux[m]
         uy[0] = uy[m]
         uz[0] = uz[m]
@@ -144,6 +156,29 @@ cdef void _times(
         duration[i] = (2.0 * p - b - e) * (p2 * inv) + rest * (a * inv)
 
 
+def _refuse_limits(**limits):
+    """Refuse limits that are not finite and above 0, by name and index."""
+    for name, values in limits.items():
+        row = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        if not (row.min() > 0.0 and row.max() < np.inf):
+            bad = int(np.argmax(~((row > 0) & np.isfinite(row))))
+            raise ValueError(f"{name} {row[bad]} at index {bad}: must be finite and above 0")
+
+
+def _refuse_ends(double start_mm_s, double end_mm_s):
+    if not (0.0 <= start_mm_s < np.inf and 0.0 <= end_mm_s < np.inf):
+        raise ValueError(f"end speeds {start_mm_s}, {end_mm_s} mm/s: must be finite and >= 0")
+
+
+def _refuse_lengths(points_mm, length_mm):
+    """Refuse points whose distances are not finite."""
+    if not length_mm.sum() < np.inf:
+        rows = np.asarray(points_mm, dtype=np.float64)
+        broken = ~np.isfinite(rows).all(axis=1)
+        bad = int(np.argmax(broken)) if broken.any() else int(np.argmax(~np.isfinite(length_mm)))
+        raise ValueError(f"points_mm {rows[bad].tolist()} at index {bad}: not a finite length")
+
+
 def plan_trapezoid(
     points_mm, speed_mm_s, double accel_mm_s2, double junction_deviation_mm,
     axis_speed_mm_s, axis_accel_mm_s2, double start_mm_s=0.0, double end_mm_s=0.0,
@@ -171,16 +206,11 @@ def plan_trapezoid(
         raise ValueError(f"points_mm has shape {np.shape(points_mm)}, needed ({n + 1}, 3), n >= 1")
     if av.shape[0] != 3 or aa.shape[0] != 3:
         raise ValueError("axis_speed_mm_s and axis_accel_mm_s2 need 3 values each")
-    for name, values in (
-        ("speed_mm_s", speed), ("axis_speed_mm_s", av), ("axis_accel_mm_s2", aa),
-        ("accel_mm_s2", [accel_mm_s2]), ("junction_deviation_mm", [junction_deviation_mm]),
-    ):
-        low, high = float(np.min(values)), float(np.max(values))
-        if not (low > 0.0 and high < np.inf):
-            bad = int(np.argmax(~((np.asarray(values) > 0) & np.isfinite(values))))
-            raise ValueError(f"{name} {values[bad]} at index {bad}: must be finite and above 0")
-    if not (0.0 <= start_mm_s < np.inf and 0.0 <= end_mm_s < np.inf):
-        raise ValueError(f"end speeds {start_mm_s}, {end_mm_s} mm/s: must be finite and >= 0")
+    _refuse_limits(
+        speed_mm_s=speed, axis_speed_mm_s=av, axis_accel_mm_s2=aa, accel_mm_s2=accel_mm_s2,
+        junction_deviation_mm=junction_deviation_mm,
+    )
+    _refuse_ends(start_mm_s, end_mm_s)
     length_mm = np.empty(n)
     accel_out = np.empty(n)
     peak_mm_s = np.empty(n)
@@ -192,11 +222,7 @@ def plan_trapezoid(
             &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
             &d[0], &a[0], &p[0], &v[0], n,
         )
-    if not length_mm.sum() < np.inf:
-        rows = np.asarray(points_mm, dtype=np.float64)
-        broken = ~np.isfinite(rows).all(axis=1)
-        bad = int(np.argmax(broken)) if broken.any() else int(np.argmax(~np.isfinite(length_mm)))
-        raise ValueError(f"points_mm {rows[bad].tolist()} at index {bad}: not a finite length")
+    _refuse_lengths(points_mm, length_mm)
     if length_mm.min() == 0.0:
         return _without_zero_moves(
             np.asarray(xyz), np.asarray(speed), length_mm, accel_mm_s2, junction_deviation_mm,
@@ -304,3 +330,145 @@ def trapezoid_phases(length_mm, v_mm_s, peak_mm_s, accel_mm_s2):
         t_out[: m + 1].copy(), s_out[: m + 1].copy(), v_out[: m + 1].copy(),
         a_out[:m].copy(), move_out[:m].copy(),
     )
+
+
+def junction_limits(
+    points_mm, speed_mm_s, double accel_mm_s2, double junction_deviation_mm,
+    axis_speed_mm_s, axis_accel_mm_s2,
+):
+    """What the path itself allows, before any look-ahead; arguments as of ``plan_trapezoid``.
+
+    Returns length (n,) mm, accel (n,) mm/s2 and cruise speed (n,) mm/s of each move within
+    the limits of the axes, and the junction speed (n + 1,) mm/s at each corner, 0 at both
+    ends. Corners at both ends of a move of length zero have the speed of the corner without it.
+    """
+    cdef const double[:, ::1] xyz = np.ascontiguousarray(points_mm, dtype=np.float64)
+    cdef const double[::1] speed = np.ascontiguousarray(speed_mm_s, dtype=np.float64)
+    cdef const double[::1] av = np.ascontiguousarray(axis_speed_mm_s, dtype=np.float64)
+    cdef const double[::1] aa = np.ascontiguousarray(axis_accel_mm_s2, dtype=np.float64)
+    cdef Py_ssize_t n = speed.shape[0]
+    if xyz.shape[1] != 3 or xyz.shape[0] != n + 1 or n < 1:
+        raise ValueError(f"points_mm has shape {np.shape(points_mm)}, needed ({n + 1}, 3), n >= 1")
+    if av.shape[0] != 3 or aa.shape[0] != 3:
+        raise ValueError("axis_speed_mm_s and axis_accel_mm_s2 need 3 values each")
+    _refuse_limits(
+        speed_mm_s=speed, axis_speed_mm_s=av, axis_accel_mm_s2=aa, accel_mm_s2=accel_mm_s2,
+        junction_deviation_mm=junction_deviation_mm,
+    )
+    length_mm, accel_out, cruise, corner = np.empty(n), np.empty(n), np.empty(n), np.empty(n + 1)
+    cdef double[::1] d = length_mm, a = accel_out, c = cruise, v = corner
+    with nogil:
+        _geometry(
+            &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
+            &d[0], &a[0], &c[0], &v[0], n,
+        )
+    _refuse_lengths(points_mm, length_mm)
+    if length_mm.min() == 0.0 and length_mm.max() > 0.0:
+        keep = length_mm > 0.0
+        first = np.flatnonzero(keep)
+        _, accel_out[keep], kept, corner = junction_limits(
+            np.concatenate([np.asarray(xyz)[first], xyz[n:]]), np.asarray(speed)[keep],
+            accel_mm_s2, junction_deviation_mm, av, aa,
+        )
+        cruise = np.array(speed)
+        cruise[keep] = kept
+        return length_mm, accel_out, cruise, corner[np.concatenate([[0], np.cumsum(keep)])]
+    corner[0] = corner[n] = 0.0
+    return length_mm, accel_out, np.sqrt(cruise), np.sqrt(corner)
+
+
+cdef void _elements(
+    const double* length, const double* tin, const double* tout, const double* speed,
+    const double* accel, double jd, const double* axis_speed, const double* axis_accel,
+    double* a_out, double* cruise2, double* v2, Py_ssize_t n,
+) noexcept nogil:
+    """As ``_geometry`` for elements whose tangents are given; axis limits may be NULL."""
+    cdef Py_ssize_t i, k
+    cdef double a, v, u, c
+    for i in range(n):
+        a = accel[i]
+        v = speed[i]
+        if axis_speed != NULL:
+            for k in range(3):
+                u = most(most(fabs(tin[3 * i + k]), fabs(tout[3 * i + k])), TINY)
+                v = least(v, axis_speed[k] / u)
+                a = least(a, axis_accel[k] / u)
+        a_out[i] = a
+        cruise2[i] = v * v
+        if i > 0:
+            c = 0.0
+            for k in range(3):
+                c += tout[3 * i - 3 + k] * tin[3 * i + k]
+            v2[i] = corner2(
+                c, a_out[i - 1], a, a_out[i - 1] * length[i - 1], a * length[i],
+                cruise2[i - 1], cruise2[i], jd,
+            )
+
+
+def plan_elements(
+    length_mm, unit_in, unit_out, speed_mm_s, accel_mm_s2, double junction_deviation_mm,
+    axis_speed_mm_s=None, axis_accel_mm_s2=None, double start_mm_s=0.0, double end_mm_s=0.0,
+):
+    """The look-ahead of ``plan_trapezoid`` for elements of a path given by their tangents.
+
+    Parameters
+    ----------
+    length_mm : (n,) float64, mm, > 0
+    unit_in, unit_out : (n, 3) float64        unit tangents at start and end of each element;
+        they differ for an arc
+    speed_mm_s : (n,) float64, mm/s, > 0      an arc's centripetal cap sqrt(a r) included
+    accel_mm_s2 : float or (n,) float64, > 0  along the path
+    axis_speed_mm_s, axis_accel_mm_s2 : (3,) float64 or None
+        applied along both tangents of each element: exact for straight ones. For arcs that
+        turn through an axis direction in between, leave them None and lower ``speed_mm_s``
+        and ``accel_mm_s2`` yourself.
+
+    Returns length, v (n + 1,), peak, accel, duration as ``plan_trapezoid``. Raises ValueError.
+    """
+    cdef const double[::1] d = np.ascontiguousarray(length_mm, dtype=np.float64)
+    cdef const double[:, ::1] tin = np.ascontiguousarray(unit_in, dtype=np.float64)
+    cdef const double[:, ::1] tout = np.ascontiguousarray(unit_out, dtype=np.float64)
+    cdef const double[::1] speed = np.ascontiguousarray(speed_mm_s, dtype=np.float64)
+    cdef Py_ssize_t n = d.shape[0]
+    cdef const double[::1] accel = np.ascontiguousarray(
+        np.broadcast_to(np.asarray(accel_mm_s2, dtype=np.float64), (n,))
+    )
+    cdef const double[::1] av, aa
+    cdef const double* av_at = NULL
+    cdef const double* aa_at = NULL
+    if n < 1 or speed.shape[0] != n:
+        raise ValueError(f"length_mm {n}, speed_mm_s {speed.shape[0]} rows: must agree, >= 1")
+    for name, rows in (("unit_in", tin), ("unit_out", tout)):
+        if rows.shape[0] != n or rows.shape[1] != 3:
+            raise ValueError(f"{name} has shape {np.shape(rows)}, needed ({n}, 3)")
+        off = np.abs(np.einsum("ij,ij->i", rows, rows) - 1.0)
+        if not off.max() < 1e-6:
+            bad = int(np.argmax(~(off < 1e-6)))
+            raise ValueError(f"{name} {np.asarray(rows[bad]).tolist()} at index {bad}: not a unit")
+    _refuse_limits(
+        length_mm=d, speed_mm_s=speed, accel_mm_s2=accel,
+        junction_deviation_mm=junction_deviation_mm,
+    )
+    _refuse_ends(start_mm_s, end_mm_s)
+    if (axis_speed_mm_s is None) != (axis_accel_mm_s2 is None):
+        raise ValueError("axis_speed_mm_s and axis_accel_mm_s2: give both or neither")
+    if axis_speed_mm_s is not None:
+        av = np.ascontiguousarray(axis_speed_mm_s, dtype=np.float64)
+        aa = np.ascontiguousarray(axis_accel_mm_s2, dtype=np.float64)
+        if av.shape[0] != 3 or aa.shape[0] != 3:
+            raise ValueError("axis_speed_mm_s and axis_accel_mm_s2 need 3 values each")
+        _refuse_limits(axis_speed_mm_s=av, axis_accel_mm_s2=aa)
+        av_at, aa_at = &av[0], &aa[0]
+    accel_out, peak_out, v_out = np.empty(n), np.empty(n), np.empty(n + 1)
+    duration = np.empty(n)
+    cdef double[::1] a = accel_out, p = peak_out, v = v_out, t = duration
+    with nogil:
+        _elements(
+            &d[0], &tin[0, 0], &tout[0, 0], &speed[0], &accel[0], junction_deviation_mm,
+            av_at, aa_at, &a[0], &p[0], &v[0], n,
+        )
+        v[0] = least(start_mm_s * start_mm_s, p[0])
+        v[n] = least(end_mm_s * end_mm_s, p[n - 1])
+        _passes(&d[0], &a[0], &v[0], n)
+        _times(&d[0], &a[0], &p[0], &v[0], &t[0], n)
+    return np.array(d), v_out, peak_out, accel_out, duration

@@ -210,3 +210,87 @@ def test_segment_that_does_not_fit_is_refused():
         _emit.pack_segments(np.array([0.0, 1.0]), zero, zero, steps, *rest)
     with pytest.raises(ValueError, match="ticks"):
         _emit.pack_segments(np.array([0.0, 17.0]), zero, zero, steps * 0, *rest)
+
+
+AXES = ([60.0, 45.0, 20.0], [2500.0, 1500.0, 400.0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_junction_limits_agree_with_twin(seed):
+    points = random_path(seed)
+    length, accel, cruise, corner = _motion.junction_limits(
+        points, np.full(len(points) - 1, 50.0), 2000.0, 0.01, *AXES
+    )
+    twin = klipper_twin.plan([tuple(p) for p in points], 50.0, 2000.0, 0.01, *AXES)[0]
+    np.testing.assert_allclose(length, [m.distance for m in twin], rtol=1e-12)
+    np.testing.assert_allclose(accel, [m.accel for m in twin], rtol=1e-9)
+    np.testing.assert_allclose(cruise**2, [m.cruise_v2 for m in twin], rtol=1e-9)
+    assert corner[0] == corner[-1] == 0.0
+    # the twin's start limit is the corner's, unless the move before is too short to reach it
+    reach = np.sqrt([m.start_limit_v2 for m in twin[1:]])
+    assert (corner[1:-1] >= reach * (1 - 1e-6) - 1e-3).all()
+    assert (np.abs(corner[1:-1] - reach) < 1e-3 + 1e-6 * reach).mean() > 0.2
+
+
+def test_junction_limits_do_not_see_moves_of_length_zero():
+    points = random_path(3, 60)
+    doubled = np.repeat(points, 3, axis=0)
+    want = _motion.junction_limits(points, np.full(60, 50.0), 2000.0, 0.01, FREE, FREE)
+    got = _motion.junction_limits(doubled, np.full(182, 50.0), 2000.0, 0.01, FREE, FREE)
+    moves = got[0] > 0
+    for k in range(3):
+        np.testing.assert_array_equal(got[k][moves], want[k])
+    np.testing.assert_array_equal(got[3], np.repeat(want[3], 3))
+
+
+@pytest.mark.parametrize("axes", [AXES, (None, None)])
+def test_straight_elements_are_planned_as_points(axes):
+    points = random_path(11)
+    step = np.diff(points, axis=0)
+    length = np.linalg.norm(step, axis=1)
+    unit = step / length[:, None]
+    limits = AXES if axes[0] else (FREE, FREE)
+    speed = np.random.default_rng(5).uniform(1.0, 80.0, len(length))
+    want = plan(points, speed=speed, axis_v=limits[0], axis_a=limits[1])
+    got = _motion.plan_elements(length, unit, unit, speed, 2000.0, 0.01, *axes)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-3)
+
+
+def test_smooth_arcs_are_passed_at_the_callers_cap():
+    # a straight, a quarter arc of radius 2 (cap sqrt(2000 * 2) = 63.2), a straight; no corner
+    length = [20.0, np.pi, 20.0]
+    unit_in = [[1.0, 0, 0], [1.0, 0, 0], [0.0, 1, 0]]
+    unit_out = [[1.0, 0, 0], [0.0, 1, 0], [0.0, 1, 0]]
+    _, v, peak, _, _ = _motion.plan_elements(
+        length, unit_in, unit_out, [100.0, 63.2, 100.0], [2000.0] * 3, 0.01
+    )
+    np.testing.assert_allclose(v, [0.0, 63.2, 63.2, 0.0], rtol=1e-12)
+    assert peak[1] == pytest.approx(63.2)
+    ends = _motion.plan_elements(
+        length, unit_in, unit_out, [100.0, 63.2, 100.0], 2000.0, 0.01, start_mm_s=40, end_mm_s=30
+    )[1]
+    assert ends[0] == 40.0
+    assert ends[-1] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"length_mm": [1.0, 0.0]}, "length_mm"),
+        ({"length_mm": [1.0, np.nan]}, "length_mm"),
+        ({"unit_in": [[1.0, 0, 0], [0.5, 0, 0]]}, "unit_in .* index 1"),
+        ({"unit_out": [[np.nan, 0, 0], [1.0, 0, 0]]}, "unit_out .* index 0"),
+        ({"speed_mm_s": [1.0, -1.0]}, "speed_mm_s"),
+        ({"accel_mm_s2": 0.0}, "accel_mm_s2"),
+        ({"axis_speed_mm_s": [1.0, 1, 1]}, "both or neither"),
+        ({"end_mm_s": np.inf}, "end speeds"),
+    ],
+)
+def test_bad_elements_are_refused_by_name(change, named):
+    unit = [[1.0, 0, 0], [1.0, 0, 0]]
+    good = {"length_mm": [1.0, 1.0], "unit_in": unit, "unit_out": unit, "speed_mm_s": [9.0, 9.0]}
+    good |= {"accel_mm_s2": 100.0, "junction_deviation_mm": 0.01}
+    assert len(_motion.plan_elements(**good)) == 5
+    with pytest.raises(ValueError, match=named):
+        _motion.plan_elements(**(good | change))
