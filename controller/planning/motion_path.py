@@ -4,6 +4,7 @@ The path starts where homing leaves the axes (every axis at the least end of its
 ends lifted above the part. Positions are machine coordinates in mm.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -43,6 +44,10 @@ BEAD_ROW = np.dtype(
         ("power_w", "<f8"),
         ("floor_w", "<f8"),
         ("speed_mm_s", "<f8"),
+        ("power_exponent", "<f8"),  # g(r) = r ** exponent; 1: the linear law
+        ("energy_cap_j_mm", "<f8"),  # infinite: none
+        ("gate_on_offset_mm", "<f8"),  # light's edges from the bead's ends, forward positive
+        ("gate_off_offset_mm", "<f8"),
         ("ramp_in_mm", "<f8"),
         ("ramp_out_mm", "<f8"),
         ("powder_g_min", "<f8"),
@@ -60,7 +65,6 @@ class MovePath:
     speed_mm_s: np.ndarray  # (n,) float64: limit, and nominal speed for the power law
     role: np.ndarray  # (n,) uint8, Role
     beads: np.ndarray  # (k,) BEAD_ROW
-    power_law: str  # name of g in P = Pmin + (Pset - Pmin) g(v / F)
 
 
 def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
@@ -74,11 +78,19 @@ def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
     return speed, accel
 
 
-def run_up_mm(direction: np.ndarray, speed_mm_s: float, cell: Cell) -> float:
+# a jerk-limited change v0 -> v takes (v0 + v) sqrt((v - v0) / j) mm: longest not from rest but
+# from v0 = v / 3, the speed that a corner before the run-up may have: 4/3 sqrt(2/3)
+JERK_WORST_START = 1.0887
+
+
+def run_up_mm(
+    direction: np.ndarray, speed_mm_s: float, cell: Cell, mode: str | None = None
+) -> float:
     """Length of the straight way before a bead on which full speed is reached.
 
-    v^2 / 2a along ``direction`` (unit vector), and the way covered while the source's
-    latencies and jitters pass, so that power and gate are commanded at full speed already.
+    v^2 / 2a along ``direction`` (unit vector), or the way that limited jerk takes (``mode``, by
+    default the cell's time law), and the way covered while the source's latencies and jitters
+    pass, so that power and gate are commanded at full speed already.
     """
     axis_speed, axis_accel = axis_limits(cell)
     share = np.maximum(np.abs(direction), 1e-30)
@@ -88,9 +100,15 @@ def run_up_mm(direction: np.ndarray, speed_mm_s: float, cell: Cell) -> float:
     )
     laser = cell.laser
     ahead_s = max(
-        laser.gate_latency_s + laser.gate_jitter_s, laser.power_latency_s + laser.power_jitter_s
+        max(laser.gate_latency_s, laser.gate_off_latency_s or 0.0) + laser.gate_jitter_s,
+        laser.power_latency_s + laser.power_jitter_s,
     )
-    return v * v / (2.0 * a) + v * ahead_s + RUN_UP_SPARE_MM
+    way = v * v / (2.0 * a)
+    if (mode or cell.motion.time_law) == "jerk":
+        j = cell.motion.jerk_mm_s3
+        way = v * math.sqrt(v / j) if v * j <= a * a else 0.5 * v * (v / a + a / j)
+        way *= JERK_WORST_START
+    return way + v * ahead_s + RUN_UP_SPARE_MM
 
 
 def distinct_points(points_mm: np.ndarray, where: str) -> np.ndarray:
@@ -152,8 +170,12 @@ class _Builder:
                           Role.TRAVEL)  # fmt: skip
 
 
-def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
-    """The whole build's path. Raises PlanError naming track, axis, value and limit.
+def build_path(
+    tracks: Sequence[Track], recipe: Recipe, cell: Cell, mode: str | None = None
+) -> MovePath:
+    """The whole build's path, for a time law (default: the cell's).
+
+    Raises PlanError naming track, axis, value and limit.
 
     Between tracks of one layer the nozzle travels at the layer's height; between layers, on
     the way from home and at the end it goes ``travel_lift`` above the higher layer.
@@ -172,7 +194,6 @@ def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
     beads: list[tuple] = []
     layer = tracks[0].layer
     clear_mm = max(cell.substrate.top_mm, float(home[2]))  # nothing solid is above this
-    law = recipe.settings_for(TrackKind.HATCH, layer).power_law
     for number, track in enumerate(tracks):
         where = f"track {number} of layer {track.layer}"
         if track.layer < layer:
@@ -181,14 +202,15 @@ def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
         if key not in settings:
             settings[key] = recipe.settings_for(key[0], track.layer)
         own = settings[key]
-        if own.power_law != law:
-            raise PlanError(f"{where}: power_law {own.power_law!r}, others {law!r}; one a build")
         points = distinct_points(track.points_mm, where)
         for piece in split_at_reversals(points):
             first, last = piece[1] - piece[0], piece[-1] - piece[-2]
             first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
-            start = piece[0] - first * run_up_mm(first, own.speed_mm_s, cell)
-            end = piece[-1] + last * run_up_mm(last, own.speed_mm_s, cell)
+            # light before the bead's start, or after its end, needs the run-up to be longer
+            before_mm = max(0.0, -own.gate_on_offset_mm)
+            after_mm = max(0.0, own.gate_off_offset_mm)
+            start = piece[0] - first * (run_up_mm(first, own.speed_mm_s, cell, mode) + before_mm)
+            end = piece[-1] + last * (run_up_mm(last, own.speed_mm_s, cell, mode) + after_mm)
             if not beads or track.layer != layer:
                 above = max(clear_mm, float(points[:, 2].max()), start[2]) + lift_mm
                 up, over = build.at_mm.copy(), start.copy()
@@ -204,7 +226,9 @@ def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
             build.line(end.reshape(1, 3), own.speed_mm_s, Role.OVERRUN)
             beads.append((
                 track.layer, int(track.kind), run_up_move, first_move, end_move, own.power_w,
-                own.power_floor_w, own.speed_mm_s, own.ramp_in_mm, own.ramp_out_mm,
+                own.power_floor_w, own.speed_mm_s,
+                own.power_exponent if own.power_law == "power" else 1.0, own.energy_cap_j_mm,
+                own.gate_on_offset_mm, own.gate_off_offset_mm, own.ramp_in_mm, own.ramp_out_mm,
                 own.powder_g_min, own.carrier_l_min, own.shield_l_min,
             ))  # fmt: skip
             layer = track.layer
@@ -217,7 +241,6 @@ def build_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
         speed_mm_s=np.concatenate(build.speeds),
         role=np.concatenate(build.roles),
         beads=np.array(beads, dtype=BEAD_ROW),
-        power_law=law,
     )
     check_soft_limits(path, cell)
     return path

@@ -12,7 +12,6 @@ With the gate closed the command already goes to the value of the next gate-on: 
 follows gate and power, so nothing leaves the source, and jitter of the power finds a flat.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,6 @@ from controller.planning.profile import Profile
 
 # error allowed between the law and straight pieces in a ramp at changing speed, of full power
 RAMP_TOLERANCE = 1e-4
-
-POWER_LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"linear": lambda r: r}
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def law_w(
 ) -> np.ndarray:
     """The power law at path lengths and speeds of the given beads, W."""
     rows = path.beads[bead]
-    g = POWER_LAWS[path.power_law](v / rows["speed_mm_s"])
+    g = (v / rows["speed_mm_s"]) ** rows["power_exponent"]
     full = (rows["power_w"] - rows["floor_w"]) * g
     into = np.maximum(s_mm - gates.s_on_mm[bead], 0.0)
     left = np.maximum(gates.s_off_mm[bead] - s_mm, 0.0)
