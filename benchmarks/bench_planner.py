@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller import _emit, _motion
+from controller import _motion
 from tests.unit import klipper_twin
 
 SPEED_MM_S, ACCEL_MM_S2, DEVIATION_MM = 50.0, 2000.0, 0.01
@@ -93,7 +93,7 @@ def run() -> list[dict[str, Any]]:
 
         kernel()
         ours, theirs = (n / t for t in _seconds(kernel, twin, rounds=5))
-        length, v, peak, accel, duration = kernel()
+        duration = kernel()[4]
         twin_s = twin()[1]
         rows.append(
             _row(
@@ -134,40 +134,6 @@ def run() -> list[dict[str, Any]]:
                 float(duration.sum()) / twin_s,
                 f"{duration.sum():.2f} s; Klipper itself {KLIPPER_S[name]:.2f} s",
                 at_most=True,
-            )
-        )
-        phases = _motion.trapezoid_phases(length, v, peak, accel)
-        t, s, w, a, _ = phases
-        hard = np.zeros(len(t), np.uint8)
-        hard[[0, -1]] = 1
-        s_move = np.concatenate([[0.0], np.cumsum(length)])
-
-        def emit(t=t, s=s, w=w, a=a, hard=hard, points=points, s_move=s_move) -> Any:
-            cut = _emit.merge_cuts(t, hard, [], [])
-            ends = _emit.subdivide(cut, t, s, w, a, 0.02, 0.1)
-            steps, _ = _emit.place(points, s_move, ends[1], [400.0] * 3, [0.0] * 3)
-            k = len(steps) - 1
-            out = np.zeros((k, 22), np.uint8)
-            _emit.pack_segments(
-                *ends,
-                steps,
-                np.zeros(k + 1, np.uint16),
-                np.full(k, SPEED_MM_S),
-                np.zeros(k, np.uint8),
-                out,
-                32767,
-                0xFFFFFF,
-            )
-            return out
-
-        count = len(emit())
-        rows.append(
-            _row(
-                f"phases to segments, path {name}",
-                count / _seconds(emit, rounds=2)[0],
-                "seg/s",
-                10e6,
-                note=f"{count} segments, cut at every kink, <= 20 ms; no frames",
             )
         )
     return rows

@@ -2,35 +2,30 @@
 
 Positions at segment ends are round(position x steps/mm), instants are rounded to ticks of
 1 us; both are rounded from the running value, so neither drifts. Segments end at every kink
-of motion, power and gate, and after 20 ms at the latest (100 ms standing still).
+of motion, power and gate, and after 20 ms at the latest (100 ms standing still), sooner where
+a path or a speed ramp is bent. The work is done window by window (stream.py), so a plan made
+at once and one that is streamed have the same bytes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from controller import _emit
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.planning.motion_path import MovePath, Role
 from controller.planning.power import Gates, PowerCurve
 from controller.planning.profile import Profile
-from controller.recipes import Recipe
-from firmware_bridge.segments import (
-    FLAG_DWELL,
-    FLAG_END,
-    FLAG_GATE,
-    FLAG_PARAM,
-    FLAG_TRACK_START,
-    MAX_STEPS,
-    MAX_TICKS,
-    POWER_FULL,
-    RATIO_ONE,
-    SEGMENT,
+from controller.planning.stream import (
+    WINDOW_PHASES,
+    Scale,
+    SegmentStream,
+    Window,
+    joined_rows,
+    split,
 )
-
-LONGEST_SEGMENT_S = 0.020
-LONGEST_DWELL_S = 0.100
+from controller.recipes import Recipe
+from firmware_bridge.segments import FLAG_PARAM, POWER_FULL, RATIO_ONE, SEGMENT
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,47 @@ class SegmentSet:
     duration_ticks: int
 
 
-def _longest_s(profile: Profile, steps_per_mm: np.ndarray) -> float:
-    """20 ms, or less where an axis would make more steps than a segment holds."""
-    rate = float(profile.v_mm_s.max()) * float(steps_per_mm.max())
-    return min(LONGEST_SEGMENT_S, 0.9 * MAX_STEPS / max(rate, 1e-9))
+def scale_of(cell: Cell) -> Scale:
+    """Steps of the cell's axes: X, Y, Z in mm, then the rotary ones in degrees.
+
+    Position 0 of the firmware is the least end of each axis, where homing leaves it.
+    """
+    axes, rotary = cell.motion.axes[:3], cell.motion.rotary
+    return Scale(
+        steps_per_unit=np.array([a.steps_per_mm for a in axes] + [r.steps_per_deg for r in rotary]),
+        origin=np.array([a.range_mm[0] for a in axes] + [r.range_deg[0] for r in rotary]),
+    )
+
+
+def window_of(
+    path: MovePath, profile: Profile, gates: Gates, power: PowerCurve, recipe: Recipe, cell: Cell
+) -> Window:
+    """The whole plan as one window."""
+    on, off = gates.on_command_s, gates.off_command_s
+    edge = np.concatenate([on, off])
+    kind = np.zeros(len(edge), dtype=np.uint8)
+    kind[: len(on)] = 1
+    # at one instant the gate that shuts comes before the one that opens
+    order = np.lexsort((kind, edge))
+    param_s, param_rows = _param_rows(path, profile, off, recipe, cell)
+    return Window(
+        curve=profile.curve,
+        t_s=profile.t_s,
+        s_mm=profile.s_mm,
+        v_mm_s=profile.v_mm_s,
+        a_mm_s2=profile.a_mm_s2,
+        j_mm_s3=profile.j_mm_s3,
+        move=profile.move,
+        longest_s=profile.longest_s,
+        nominal_mm_s=path.speed_mm_s[profile.move],
+        node_s=power.t_s - power.latency_s,
+        node_share=power.power_w / cell.laser.rated_power_w,
+        edge_s=edge[order],
+        edge_on=kind[order],
+        param_s=param_s,
+        param_rows=param_rows,
+        known_s=profile.duration_s,
+    )
 
 
 def make_segments(
@@ -58,78 +90,42 @@ def make_segments(
 
     Raises PlanError when a value does not fit its field or a bead is shorter than a tick.
     """
-    axes = cell.motion.axes[:3]
-    steps_per_mm = np.array([a.steps_per_mm for a in axes])
-    origin_mm = np.array([a.range_mm[0] for a in axes])
-    node_s = power.t_s - power.latency_s
-    node_s = node_s[(node_s > 0.0) & (node_s < profile.duration_s)]
-    extra = np.concatenate([node_s, gates.on_command_s, gates.off_command_s])
-    hard = np.zeros(len(extra), dtype=np.uint8)
-    hard[len(node_s) :] = 1
-    order = np.argsort(extra, kind="stable")
-    try:
-        cut = _emit.merge_cuts(
-            profile.t_s, profile.hard_kinks().astype(np.uint8), extra[order], hard[order]
-        )
-        t, s, v = _emit.subdivide(
-            cut, profile.t_s, profile.s_mm, profile.v_mm_s, profile.a_mm_s2,
-            _longest_s(profile, steps_per_mm), LONGEST_DWELL_S,
-        )  # fmt: skip
-        steps, move = _emit.place(path.points_mm, profile.move_s_mm, s, steps_per_mm, origin_mm)
-        tick = np.rint(t * 1e6).astype(np.int64)
-        on_tick = np.rint(gates.on_command_s * 1e6).astype(np.int64)
-        off_tick = np.rint(gates.off_command_s * 1e6).astype(np.int64)
-        if (off_tick <= on_tick).any():
-            bad = int(np.argmax(off_tick <= on_tick))
-            raise PlanError(f"bead {bad}: shorter than one tick of 1 us")
-        first = np.searchsorted(tick, on_tick)
-        end = np.searchsorted(tick, off_tick)
-        flags = np.zeros(len(t) - 1, dtype=np.uint8)
-        edges = np.zeros(len(t), dtype=np.int64)
-        edges[first] += 1
-        edges[end] -= 1
-        flags[np.cumsum(edges)[:-1] > 0] |= FLAG_GATE
-        flags[first] |= FLAG_TRACK_START
-        at = np.searchsorted(profile.t_s, 0.5 * (t[1:] + t[:-1]), side="right") - 1
-        flags[profile.move[np.clip(at, 0, len(profile.move) - 1)] < 0] |= FLAG_DWELL
-        flags[-1] |= FLAG_END
-        share = power.command_w(t) / cell.laser.rated_power_w
-        power_u16 = np.rint(np.clip(share, 0.0, 1.0) * POWER_FULL).astype(np.uint16)
-        out = np.zeros(len(flags), dtype=SEGMENT)
-        _emit.pack_segments(
-            t, s, v, steps, power_u16, path.speed_mm_s[move[1:]], flags,
-            out.view(np.uint8).reshape(-1, SEGMENT.itemsize), MAX_STEPS, MAX_TICKS,
-        )  # fmt: skip
-    except ValueError as exc:
-        raise PlanError(f"segments cannot be made: {exc}") from None
-    where, param = _param_rows(path, end, recipe, cell)
-    segments = np.insert(out, where, param)
+    on_tick = np.rint(gates.on_command_s * 1e6).astype(np.int64)
+    off_tick = np.rint(gates.off_command_s * 1e6).astype(np.int64)
+    if (off_tick <= on_tick).any():
+        bad = int(np.argmax(off_tick <= on_tick))
+        raise PlanError(f"bead {bad}: shorter than one tick of 1 us")
+    stream = SegmentStream(scale_of(cell))
+    whole = window_of(path, profile, gates, power, recipe, cell)
+    ends = range(WINDOW_PHASES, len(profile.a_mm_s2), WINDOW_PHASES)
+    made = [stream.push(window) for window in split(whole, ends)]
+    made.append(stream.finish())
     return SegmentSet(
-        segments=segments,
-        first_segment=first + np.searchsorted(where, first, side="right"),
-        end_segment=end + np.searchsorted(where, end - 1, side="right"),
+        segments=joined_rows([m.segments for m in made]),
+        first_segment=np.concatenate([m.first_segment for m in made]),
+        end_segment=np.concatenate([m.end_segment for m in made]),
         on_tick=on_tick,
         off_tick=off_tick,
-        duration_ticks=int(tick[-1] - tick[0]),
+        duration_ticks=stream.last_tick - stream.first_tick,
     )
 
 
 def _param_rows(
-    path: MovePath, end: np.ndarray, recipe: Recipe, cell: Cell
+    path: MovePath, profile: Profile, off_s: np.ndarray, recipe: Recipe, cell: Cell
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PARAM records and the segments they go before: at the start, and after the gate has
-    closed on the last bead of the old floor."""
+    """PARAM records and the instants that they go before: the start, and where the gate closes
+    on the last bead of the old floor."""
     floor = path.beads["floor_w"]
     changed = np.flatnonzero(floor[1:] != floor[:-1]) + 1
     bead = np.concatenate([[0], changed])
-    where = np.concatenate([[0], end[changed - 1]]).astype(np.int64)
+    when = np.concatenate([profile.t_s[:1], off_s[changed - 1]])
     rows = np.zeros(len(bead), dtype=SEGMENT)
     share = np.clip(floor[bead] / cell.laser.rated_power_w, 0.0, 1.0)
     rows["start_ratio"] = RATIO_ONE
     rows["end_power"] = np.rint(share * POWER_FULL)
     rows["end_speed"] = round(min(max(recipe.window.override[0], 0.0), 1.9999) * RATIO_ONE)
     rows["flags"] = FLAG_PARAM
-    return where, rows
+    return when, rows
 
 
 def role_lengths_mm(path: MovePath, profile: Profile) -> tuple[float, float]:

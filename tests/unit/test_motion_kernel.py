@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from controller import _emit, _motion
+from controller import _motion
 from tests.unit import klipper_twin
 
 FREE = [1e9, 1e9, 1e9]
@@ -156,60 +154,6 @@ def test_phases_join_up_and_add_to_the_whole():
     np.testing.assert_allclose(s[:-1] + dt * (w[:-1] + 0.5 * a * dt), s[1:], atol=1e-8)
     ends = np.flatnonzero(np.diff(move)) + 1
     np.testing.assert_array_equal(s[ends], np.cumsum(length)[move[ends - 1]])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.floats(0.0, 0.01), min_size=2, max_size=40),
-    st.lists(st.tuples(st.floats(0.0, 0.01), st.booleans()), max_size=20),
-)
-def test_merged_cuts_keep_hard_instants_and_never_share_a_tick(kinks, extra):
-    kinks = np.array(sorted([0.0, 0.0101, *kinks]))
-    hard = np.zeros(len(kinks), np.uint8)
-    hard[[0, -1]] = 1
-    extra = sorted(extra)
-    at = np.array([t for t, _ in extra])
-    flag = np.array([h for _, h in extra], np.uint8)
-    cut = _emit.merge_cuts(kinks, hard, at, flag)
-    ticks = np.rint(cut * 1e6)
-    assert (np.diff(ticks) >= 1).all()
-    wanted = np.rint(np.concatenate([at[flag == 1], kinks[[0, -1]]]) * 1e6)
-    assert np.isin(wanted, ticks).all()
-
-
-def test_merge_refuses_unsorted_and_outside():
-    with pytest.raises(ValueError, match="sorted"):
-        _emit.merge_cuts([0.0, 1.0], [1, 1], [0.5, 0.2], [0, 0])
-    with pytest.raises(ValueError, match="outside"):
-        _emit.merge_cuts([0.0, 1.0], [1, 1], [1.5], [0])
-
-
-def test_positions_are_rounded_each_on_its_own():
-    points = random_path(8, 50)
-    length = plan(points)[0]
-    corner = np.concatenate([[0.0], np.cumsum(length)])
-    s = np.sort(np.concatenate([corner, np.random.default_rng(0).uniform(0, corner[-1], 500)]))
-    steps, _ = _emit.place(points, corner, s, [400.0, 160.0, 80.0], [-5.0, 0.0, 3.0])
-    for i, value in enumerate(s):
-        k = min(max(int(np.searchsorted(corner, value)) - 1, 0), len(length) - 1)
-        f = (value - corner[k]) / length[k]
-        want = points[k] + f * (points[k + 1] - points[k])
-        exact = (want - [-5.0, 0.0, 3.0]) * [400.0, 160.0, 80.0]
-        assert np.abs(steps[i] - exact).max() <= 0.5 + 1e-6
-    at_corner = np.searchsorted(s, corner)
-    want = np.rint((points - [-5.0, 0.0, 3.0]) * [400.0, 160.0, 80.0])
-    np.testing.assert_array_equal(steps[at_corner], want)
-
-
-def test_segment_that_does_not_fit_is_refused():
-    out = np.zeros((1, 22), np.uint8)
-    steps = np.array([[0, 0, 0], [40000, 0, 0]])
-    zero = np.zeros(2)
-    rest = (np.zeros(2, np.uint16), np.ones(1), np.zeros(1, np.uint8), out, 32767, 0xFFFFFF)
-    with pytest.raises(ValueError, match="32767 steps"):
-        _emit.pack_segments(np.array([0.0, 1.0]), zero, zero, steps, *rest)
-    with pytest.raises(ValueError, match="ticks"):
-        _emit.pack_segments(np.array([0.0, 17.0]), zero, zero, steps * 0, *rest)
 
 
 AXES = ([60.0, 45.0, 20.0], [2500.0, 1500.0, 400.0])
