@@ -77,7 +77,9 @@ def test_floor_is_held_only_in_motion():
     _, profile, _, curve = planned(small_tracks())
     assert curve.power_w[0] == 0.0
     assert curve.power_w[-1] == 0.0
-    assert curve.t_s[-1] == profile.duration_s
+    # the command, 3 ms ahead of the curve, is 0 when the axes come to rest
+    assert curve.t_s[-1] == pytest.approx(profile.duration_s + 0.003)
+    assert curve.command_w(np.array([0.0, profile.duration_s])) == pytest.approx([0.0, 0.0])
 
 
 def test_power_below_threshold_and_above_rating_is_refused():
