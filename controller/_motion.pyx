@@ -14,10 +14,25 @@ with the smaller a*d of the two moves. Per-axis limits act along the direction u
 a <= A_i / |u_i|, v <= V_i / |u_i|.
 """
 
+from libc.float cimport DBL_MAX
 from libc.math cimport fabs, sqrt
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 import numpy as np
+
+cdef extern from *:
+    """
+    /* Two builds of each loop, chosen when the module is loaded. The bits are the same: both
+       use nothing but IEEE-exact operations, and setup.py forbids fused multiply-add. */
+    #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+    #define LMD_WIDE __attribute__((target_clones("avx2", "default")))
+    static Py_ssize_t lmd_geometry(const double*, const double*, double, double, const double*,
+        const double*, double*, double*, double*, double*, double*, Py_ssize_t) LMD_WIDE;
+    static double lmd_finish_moves(const double*, const double*, double*, double*, double*,
+        Py_ssize_t, Py_ssize_t, double) LMD_WIDE;
+    #endif
+    """
 
 cdef enum:
     BLOCK = 512  # moves whose directions stay in the first-level cache
@@ -50,14 +65,15 @@ cdef inline double corner2(
     return least(v, least(va2, vb2))
 
 
-cdef void _geometry(
+cdef Py_ssize_t geometry "lmd_geometry"(
     const double* xyz, const double* speed, double accel, double jd,
     const double* axis_speed, const double* axis_accel,
-    double* length, double* a_out, double* cruise2, double* v2, Py_ssize_t n,
+    double* length, double* a_out, double* cruise2, double* v2, double* carry, Py_ssize_t n,
 ) noexcept nogil:
     """Lengths, accelerations, squared cruise speeds and junction limits.
 
-    v2[i] is the junction limit before move i; v2[0] and v2[n] are left to the caller.
+    v2[i] is the junction limit before move i; at the start of a path it is the caller's.
+    Returns how many lengths are above 0 and finite.
     """
     cdef double ux[BLOCK + 1]
     cdef double uy[BLOCK + 1]
@@ -69,10 +85,10 @@ cdef void _geometry(
     cdef double ivx = 1.0 / axis_speed[0], ivy = 1.0 / axis_speed[1], ivz = 1.0 / axis_speed[2]
     cdef double inverse_a = 1.0 / accel
     cdef double x, y, z, d, inv, a, v, c, w
-    cdef Py_ssize_t at = 0, i, k, m
+    cdef Py_ssize_t at = 0, i, k, m, good = 0
     # invariant: slot 0 of the scratch rows holds the last move of the block before
-    ux[0] = uy[0] = uz[0] = 0.0
-    ad[0] = vv[0] = aa[0] = 0.0
+    ux[0], uy[0], uz[0] = carry[0], carry[1], carry[2]
+    ad[0], vv[0], aa[0] = carry[3], carry[4], carry[5]
     while at < n:
         m = n - at if n - at < BLOCK else BLOCK
         for k in range(m):
@@ -96,6 +112,7 @@ cdef void _geometry(
             uy[k + 1] = y
             uz[k + 1] = z
             length[at + k] = d
+            good += (d > 0.0) & (d <= DBL_MAX)
             a_out[at + k] = a
             ad[k + 1] = a * d
             aa[k + 1] = a
@@ -113,35 +130,71 @@ cdef void _geometry(
         vv[0] = vv[m]
         aa[0] = aa[m]
         at += m
+    carry[0], carry[1], carry[2] = ux[0], uy[0], uz[0]
+    carry[3], carry[4], carry[5] = ad[0], vv[0], aa[0]
+    return good
 
 
-cdef void _passes(
-    const double* length, const double* accel, double* v2, Py_ssize_t n
+cdef Py_ssize_t settle "lmd_settle"(
+    const double* length, const double* accel, double* v2,
+    Py_ssize_t low, Py_ssize_t seen, Py_ssize_t head, double end2, double cap2,
 ) noexcept nogil:
-    """Backward then forward pass over squared speeds."""
-    cdef Py_ssize_t i
-    cdef double w = v2[n]
-    # invariant: from v2[i] the path can be braked to v2[n] within every limit after i
-    for i in range(n - 1, -1, -1):
-        w = least(v2[i], w + 2.0 * accel[i] * length[i])
-        v2[i] = w
-    # invariant: v2[i] can be reached from v2[0] within every limit before i
-    w = v2[0]
-    for i in range(n):
-        w = least(v2[i + 1], w + 2.0 * accel[i] * length[i])
-        v2[i + 1] = w
+    """Backward pass over corners head - 1 .. low; the last corner that is final, else low - 1.
+
+    It runs twice at once: from ``end2``, the lowest squared speed the path may have at the
+    horizon (a standstill while more may come), and from ``cap2``, the highest. Where both
+    agree, bit for bit, nothing behind the horizon can reach, for rounding is monotone: final.
+    v2 holds the upper one: later, tighter passes over it give what one pass would have given.
+    """
+    cdef Py_ssize_t i = head - 1, last = low - 1, stop
+    cdef double c, low2 = end2, high2 = cap2, old
+    v2[head] = cap2
+    if low2 == high2:
+        last = head
+    # invariant: low2 <= speed^2 that the whole path will allow at corner i + 1 <= high2
+    while i >= low and last < low:
+        c = 2.0 * accel[i] * length[i]
+        low2 = least(v2[i], low2 + c)
+        high2 = least(v2[i], high2 + c)
+        v2[i] = high2
+        if low2 == high2:
+            last = i
+        i -= 1
+    # invariant: from v2[i + 1] the path can be braked to the horizon within every limit
+    stop = seen if seen > low else low
+    while i >= stop:
+        high2 = least(v2[i], high2 + 2.0 * accel[i] * length[i])
+        v2[i] = high2
+        i -= 1
+    while i >= low:
+        old = v2[i]
+        high2 = least(old, high2 + 2.0 * accel[i] * length[i])
+        if high2 == old:
+            break  # as an earlier pass left it, and so is all before
+        v2[i] = high2
+        i -= 1
+    return last
 
 
-cdef void _times(
+cdef double finish_moves "lmd_finish_moves"(
     const double* length, const double* accel, double* peak, double* v, double* duration,
-    Py_ssize_t n,
+    Py_ssize_t first, Py_ssize_t last, double w,
 ) noexcept nogil:
-    """Squared speeds to speeds; peak speed and duration of each trapezoid."""
+    """Forward pass over moves first .. last - 1, then their peak speeds and durations.
+
+    v[first] is a speed, v[first + 1 .. last] are squared and become speeds; peak is squared
+    cruise speeds and becomes speeds. ``w`` is the squared speed at ``first``, returned is the
+    one at ``last``.
+    """
     cdef Py_ssize_t i
     cdef double a, b2, e2, p2, b, e, p, rest, inv
-    for i in range(n + 1):
+    # invariant: w can be reached from the path's start within every limit before i
+    for i in range(first, last):
+        w = least(v[i + 1], w + 2.0 * accel[i] * length[i])
+        v[i + 1] = w
+    for i in range(first + 1, last + 1):
         v[i] = sqrt(v[i])
-    for i in range(n):
+    for i in range(first, last):
         a = accel[i]
         b = v[i]
         e = v[i + 1]
@@ -154,6 +207,31 @@ cdef void _times(
         inv = 1.0 / (a * p2)
         rest = most(length[i] - (p * p - 0.5 * (b2 + e2)) * (p2 * inv), 0.0)
         duration[i] = (2.0 * p - b - e) * (p2 * inv) + rest * (a * inv)
+    return w
+
+
+cdef bint due "lmd_due"(const Front* front) noexcept nogil:
+    """Whether a backward pass is worth while: else single moves would cost a queue each."""
+    return 8 * (front.head - front.seen) >= front.head - front.done
+
+
+cdef void commit "lmd_commit"(
+    const double* length, const double* accel, double* peak, double* v, double* duration,
+    Front* front, double end2, double cap2,
+) noexcept nogil:
+    """Plan every move that nothing behind the horizon can change; bounds as of ``settle``."""
+    cdef Py_ssize_t last = settle(
+        length, accel, v, front.done + 1, front.seen, front.head, end2, cap2
+    )
+    front.seen = front.head
+    if last <= front.done:
+        return
+    if front.done < 0:
+        front.done = 0
+        front.w = v[0]
+        v[0] = sqrt(v[0])
+    front.w = finish_moves(length, accel, peak, v, duration, front.done, last, front.w)
+    front.done = last
 
 
 def _refuse_limits(**limits):
@@ -172,7 +250,7 @@ def _refuse_ends(double start_mm_s, double end_mm_s):
 
 def _refuse_lengths(points_mm, length_mm):
     """Refuse points whose distances are not finite."""
-    if not length_mm.sum() < np.inf:
+    if not length_mm.max() <= DBL_MAX:
         rows = np.asarray(points_mm, dtype=np.float64)
         broken = ~np.isfinite(rows).all(axis=1)
         bad = int(np.argmax(broken)) if broken.any() else int(np.argmax(~np.isfinite(length_mm)))
@@ -217,22 +295,39 @@ def plan_trapezoid(
     v_mm_s = np.empty(n + 1)
     duration_s = np.empty(n)
     cdef double[::1] d = length_mm, a = accel_out, p = peak_mm_s, v = v_mm_s, t = duration_s
+    cdef double carry[CARRY]
+    cdef Py_ssize_t m, bad = 0
+    cdef double end2 = end_mm_s * end_mm_s
+    cdef Front front
+    memset(carry, 0, sizeof(carry))
+    front.head = front.seen = 0
+    front.done = -1
+    front.w = 0.0
     with nogil:
-        _geometry(
-            &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
-            &d[0], &a[0], &p[0], &v[0], n,
-        )
-    _refuse_lengths(points_mm, length_mm)
-    if length_mm.min() == 0.0:
+        # invariant: limits of moves before head are known, moves before corner done are planned
+        while front.head < n:
+            m = n - front.head if n - front.head < WINDOW else WINDOW
+            bad += m - geometry(
+                &xyz[front.head, 0], &speed[front.head], accel_mm_s2, junction_deviation_mm,
+                &av[0], &aa[0], &d[front.head], &a[front.head], &p[front.head], &v[front.head],
+                carry, m,
+            )
+            if front.head == 0:
+                v[0] = least(start_mm_s * start_mm_s, p[0])
+            front.head += m
+            if bad > 0:
+                continue
+            if front.head == n:
+                end2 = least(end2, p[n - 1])
+                commit(&d[0], &a[0], &p[0], &v[0], &t[0], &front, end2, end2)
+            elif due(&front):
+                commit(&d[0], &a[0], &p[0], &v[0], &t[0], &front, 0.0, p[front.head - 1])
+    if bad > 0:
+        _refuse_lengths(points_mm, length_mm)
         return _without_zero_moves(
             np.asarray(xyz), np.asarray(speed), length_mm, accel_mm_s2, junction_deviation_mm,
             av, aa, start_mm_s, end_mm_s,
         )
-    with nogil:
-        v[0] = least(start_mm_s * start_mm_s, p[0])
-        v[n] = least(end_mm_s * end_mm_s, p[n - 1])
-        _passes(&d[0], &a[0], &v[0], n)
-        _times(&d[0], &a[0], &p[0], &v[0], &t[0], n)
     return length_mm, v_mm_s, peak_mm_s, accel_out, duration_s
 
 
@@ -260,15 +355,16 @@ def _without_zero_moves(
     return length_mm, v_all, peak_all, accel_out, duration_all
 
 
-cdef Py_ssize_t _phases(
+cdef Py_ssize_t phases "lmd_phases"(
     const double* length, const double* v, const double* peak, const double* accel,
-    double* t, double* s, double* w, double* a, int32_t* move, Py_ssize_t n,
+    double* t, double* s, double* w, double* a, int32_t* move, Py_ssize_t n, PhaseState* state,
 ) noexcept nogil:
+    """Rows of the phases of n moves, from ``state`` on; returns how many, brings it to the end."""
     cdef Py_ssize_t i, m = 0
-    cdef double now = 0.0, start_mm = 0.0, dt, ds, acc, rest
-    t[0] = 0.0
-    s[0] = 0.0
-    w[0] = v[0]
+    cdef double now = state.t, start_mm = state.s, dt, ds, acc, rest
+    t[0] = now
+    s[0] = start_mm
+    w[0] = state.v
     # invariant: rows 0..m are final, phase m begins at (now, s[m], w[m])
     for i in range(n):
         acc = accel[i]
@@ -304,6 +400,9 @@ cdef Py_ssize_t _phases(
             w[m] = v[i + 1]
         start_mm = start_mm + length[i]
         s[m] = start_mm
+    state.t = now
+    state.s = start_mm
+    state.v = w[m]
     return m
 
 
@@ -324,8 +423,11 @@ def trapezoid_phases(length_mm, v_mm_s, peak_mm_s, accel_mm_s2):
     a_out, move_out = np.empty(3 * n), np.empty(3 * n, dtype=np.int32)
     cdef double[::1] t = t_out, s = s_out, w = v_out, ao = a_out
     cdef int32_t[::1] mo = move_out
+    cdef PhaseState state
+    state.t = state.s = 0.0
+    state.v = v[0]
     with nogil:
-        m = _phases(&d[0], &v[0], &p[0], &a[0], &t[0], &s[0], &w[0], &ao[0], &mo[0], n)
+        m = phases(&d[0], &v[0], &p[0], &a[0], &t[0], &s[0], &w[0], &ao[0], &mo[0], n, &state)
     return (
         t_out[: m + 1].copy(), s_out[: m + 1].copy(), v_out[: m + 1].copy(),
         a_out[:m].copy(), move_out[:m].copy(),
@@ -357,10 +459,12 @@ def junction_limits(
     )
     length_mm, accel_out, cruise, corner = np.empty(n), np.empty(n), np.empty(n), np.empty(n + 1)
     cdef double[::1] d = length_mm, a = accel_out, c = cruise, v = corner
+    cdef double carry[CARRY]
+    memset(carry, 0, sizeof(carry))
     with nogil:
-        _geometry(
+        geometry(
             &xyz[0, 0], &speed[0], accel_mm_s2, junction_deviation_mm, &av[0], &aa[0],
-            &d[0], &a[0], &c[0], &v[0], n,
+            &d[0], &a[0], &c[0], &v[0], carry, n,
         )
     _refuse_lengths(points_mm, length_mm)
     if length_mm.min() == 0.0 and length_mm.max() > 0.0:
@@ -382,7 +486,7 @@ cdef void _elements(
     const double* accel, double jd, const double* axis_speed, const double* axis_accel,
     double* a_out, double* cruise2, double* v2, Py_ssize_t n,
 ) noexcept nogil:
-    """As ``_geometry`` for elements whose tangents are given; axis limits may be NULL."""
+    """As ``geometry`` for elements whose tangents are given; axis limits may be NULL."""
     cdef Py_ssize_t i, k
     cdef double a, v, u, c
     for i in range(n):
@@ -462,13 +566,17 @@ def plan_elements(
     accel_out, peak_out, v_out = np.empty(n), np.empty(n), np.empty(n + 1)
     duration = np.empty(n)
     cdef double[::1] a = accel_out, p = peak_out, v = v_out, t = duration
+    cdef double end2
+    cdef Front front
     with nogil:
         _elements(
             &d[0], &tin[0, 0], &tout[0, 0], &speed[0], &accel[0], junction_deviation_mm,
             av_at, aa_at, &a[0], &p[0], &v[0], n,
         )
         v[0] = least(start_mm_s * start_mm_s, p[0])
-        v[n] = least(end_mm_s * end_mm_s, p[n - 1])
-        _passes(&d[0], &a[0], &v[0], n)
-        _times(&d[0], &a[0], &p[0], &v[0], &t[0], n)
+        end2 = least(end_mm_s * end_mm_s, p[n - 1])
+        front.seen = 0
+        front.head = n
+        front.done = -1
+        commit(&d[0], &a[0], &p[0], &v[0], &t[0], &front, end2, end2)
     return np.array(d), v_out, peak_out, accel_out, duration
