@@ -163,6 +163,15 @@ class Powder(Device):
     least_flow_g_min: u.GramPerMin = Field(default=0.0, alias="least_flow", ge=0)
     hoppers: list[Hopper] = Field(min_length=1, max_length=2)
 
+    @model_validator(mode="after")
+    def _flows_make_sense(self) -> "Powder":
+        if self.least_flow_g_min >= self.greatest_flow_g_min:
+            raise ValueError(
+                f"least_flow {self.least_flow_g_min:g} g/min is not below "
+                f"greatest_flow {self.greatest_flow_g_min:g} g/min"
+            )
+        return self
+
 
 class Chiller(Device):
     """Coolant for source and head."""

@@ -45,6 +45,8 @@ class Track(Strict):
     gate_off_offset_mm: u.Mm | None = Field(default=None, alias="gate_off_offset")
     speed_mm_s: u.MmPerS | None = Field(default=None, alias="speed", gt=0)
     powder_g_min: u.GramPerMin | None = Field(default=None, alias="powder", ge=0)
+    # constant: the same all along a bead; speed: as v / speed, as far as the feeder follows
+    powder_law: Literal["constant", "speed"] | None = None
     carrier_l_min: u.LitrePerMin | None = Field(default=None, alias="carrier_gas", ge=0)
     shield_l_min: u.LitrePerMin | None = Field(default=None, alias="shield_gas", ge=0)
     ramp_in_mm: u.Mm | None = Field(default=None, alias="ramp_in", ge=0)
@@ -63,6 +65,7 @@ class TrackSettings(Strict):
     gate_off_offset_mm: float
     speed_mm_s: float
     powder_g_min: float
+    powder_law: str
     carrier_l_min: float
     shield_l_min: float
     ramp_in_mm: float
@@ -70,7 +73,8 @@ class TrackSettings(Strict):
 
 
 # keys of [track.default] that may be left out, and what then holds
-OPTIONAL_SETTINGS: dict[str, float] = {
+OPTIONAL_SETTINGS: dict[str, float | str] = {
+    "powder_law": "constant",
     "power_exponent": 1.0,
     "energy_cap_j_mm": math.inf,
     "gate_on_offset_mm": 0.0,
@@ -100,6 +104,11 @@ class Composition(Strict):
 
     along: Literal["z", "path"]  # z: height above the substrate; path: length of emission
     points: list[Blend] = Field(min_length=1, max_length=1000)
+
+    @property
+    def powders(self) -> tuple[str, ...]:
+        """Names of the powders that some point takes, in the order in which they are met."""
+        return tuple(dict.fromkeys(n for p in self.points for n, x in p.share.items() if x > 0.0))
 
     @model_validator(mode="after")
     def _points_rise(self) -> "Composition":
@@ -190,6 +199,22 @@ class Recipe(Strict):
             raise ValueError(f"[track.default] lacks {', '.join(open_keys)}")
         return self
 
+    @model_validator(mode="after")
+    def _blend_has_the_material(self) -> "Recipe":
+        if self.composition is not None and self.material not in self.composition.powders:
+            raise ValueError(
+                f"[composition] takes {', '.join(self.composition.powders)}, but not the "
+                f"recipe's material {self.material!r}"
+            )
+        return self
+
+    @property
+    def powders(self) -> tuple[str, ...]:
+        """Every powder that the recipe takes, its material first."""
+        if self.composition is None:
+            return (self.material,)
+        return tuple(dict.fromkeys((self.material, *self.composition.powders)))
+
     def settings_for(self, kind: TrackKind, layer: int) -> TrackSettings:
         """The settings of a track: default, then its kind's, then the first layer's."""
         own_default = self.track["default"].model_dump()
@@ -239,6 +264,13 @@ def check_recipe(recipe: Recipe, cell: Cell, origin: str | Path, *, strict: bool
             f"{origin}: loops.melt_pool.enabled is true, but this version has no melt-pool loop; "
             "set it to false"
         )
+    for at in recipe.composition.points if recipe.composition is not None else ():
+        for name, share in at.share.items():
+            if share > 0.0 and name not in powders:
+                raise RecipeError(
+                    f"{origin} [composition]: {name!r} (share {share:g} at {at.at_mm:g} mm) is in "
+                    f"no hopper of cell {cell.name!r} (hoppers hold {', '.join(powders)})"
+                )
     slowest = min(a.speed_mm_s for a in cell.motion.axes[:2])
     warnings: list[str] = []
     for name, s in recipe.all_settings().items():
@@ -258,6 +290,11 @@ def check_recipe(recipe: Recipe, cell: Cell, origin: str | Path, *, strict: bool
                     f"{origin} [track, {name}]: {key} {value:g} {unit} above {limit:g} {unit} "
                     f"({limit_name} of cell {cell.name!r})"
                 )
+        if 0.0 < s.powder_g_min < cell.powder.least_flow_g_min:
+            raise RecipeError(
+                f"{origin} [track, {name}]: powder {s.powder_g_min:g} g/min below "
+                f"{cell.powder.least_flow_g_min:g} g/min (powder.least_flow of cell {cell.name!r})"
+            )
         if s.power_floor_w > s.power_w:
             raise RecipeError(
                 f"{origin} [track, {name}]: power_floor {s.power_floor_w:g} W above "

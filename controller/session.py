@@ -46,6 +46,7 @@ def prepare_plan(
     warnings = check_recipe(recipe_model, cell_model, f"recipe {origin}", strict=strict)
     material, material_text = load_material(recipe_model.material)
     texts = {"cell": cell_text, "recipe": recipe_text, "material": material_text}
+    blended = {name: load_material(name)[0] for name in recipe_model.powders[1:]}
 
     def step(number: int) -> None:
         progress(number / len(STEPS), STEPS[number])
@@ -74,6 +75,7 @@ def prepare_plan(
         material,
         texts,
         warnings=[*warnings, *notes],
+        materials=blended,
     )
     progress(1.0, "planned")
     return plan

@@ -11,7 +11,7 @@ from controller.errors import PlanError
 from controller.geometry import part_figures
 from controller.geometry.polygons import region_area
 from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, LayerSlice, PartMesh, Track
-from controller.planning import powder, quality
+from controller.planning import composition, powder, quality
 from controller.planning.job import job_hash
 from controller.planning.laws import plan_profile
 from controller.planning.motion_path import MovePath, build_path
@@ -39,6 +39,7 @@ def plan_build(
     *,
     mode: str = "trapezoid",
     warnings: Sequence[str] = (),
+    materials: Mapping[str, Material] | None = None,
 ) -> BuildPlan:
     """Plan a build from its tracks, in the order given.
 
@@ -47,22 +48,25 @@ def plan_build(
     tracks : layer by layer; layers : the slices the tracks came from
     texts : the files' text as used, keys "cell", "recipe", "material"
     mode : time law (profile.MODES); warnings : found before (recipe window), carried on
+    materials : by name, of the other powders that the recipe blends
 
     Raises PlanError, in one sentence with value, limit and unit, when a limit of the cell
     would be broken: soft limits, longest emission, powder in the hopper, threshold.
     """
-    hopper = _hopper_of(recipe, cell)
+    blended = composition.materials_of(recipe, material, materials)
     path = build_path(tracks, recipe, cell)
     profile = plan_profile(path.points_mm, path.speed_mm_s, MotionLimits.of_cell(cell), mode)
     gates = solve_gates(path, profile, cell.laser)
-    dwell_s = powder.priming_dwell_s(float(gates.on_s[0]), cell.powder)
+    dwell_s = powder.priming_dwell_s(
+        float(gates.on_s[0]), cell.powder, float(path.beads["powder_g_min"][0])
+    )
     if dwell_s > 0.0:
         profile = profile.after_dwell(np.ceil(dwell_s * 1e3) * 1e-3)
         gates = solve_gates(path, profile, cell.laser)
     curve = plan_power(path, profile, gates, cell.laser)
     made = make_segments(path, profile, gates, curve, recipe, cell)
     duration_s = made.duration_ticks * TICK_S
-    timeline = powder.plan_timeline(path.beads, gates, hopper, cell, duration_s)
+    fed = powder.plan_powder(path, profile, gates, recipe, cell, duration_s)
 
     output = quality.CommandCurve(made.segments, cell.laser.rated_power_w)
     energy_j = quality.bead_energy_j(output, gates, cell.laser)
@@ -73,28 +77,26 @@ def plan_build(
     figures["volume_mm3"] = float(part.volume_mm3)
     volumes = part_figures(part, list(layers), list(tracks), recipe)
     figures["target_volume_mm3"] = volumes["target_volume_mm3"]
-    flow = powder.nozzle_flow(timeline, hopper, cell.powder)
-    _, mass_g = flow.at(np.array([duration_s]))
-    _, at_edges_g = flow.at(np.concatenate([gates.on_s, gates.off_s]))
-    laid_g = float((at_edges_g[len(gates.on_s) :] - at_edges_g[: len(gates.on_s)]).sum())
-    figures["powder_g"] = float(mass_g[0])
-    figures["deposited_g"] = recipe.catchment * laid_g
-    figures["deposit_volume_mm3"] = figures["deposited_g"] / material.density_g_mm3
+    figures["powder_g"] = sum(fed.fed_g)
+    figures["powder_g_by_hopper"] = list(fed.fed_g)
+    deposited = recipe.catchment * fed.laid_g.sum(axis=0)
+    figures["deposited_g"] = float(deposited.sum())
+    figures["deposit_volume_mm3"] = composition.deposit_volume_mm3(fed.mixture, deposited, blended)
     figures["max_power_error_w"] = quality.max_power_error_w(
         output, path, profile, gates, cell.laser
     )
     coarsest = min(a.steps_per_mm for a in cell.motion.axes[:3])
     figures["beam_position_error_mm"] = quality.beam_position_error_mm(path, cell.laser, coarsest)
-    figures["cost"] = _cost(figures, cell, material)
-    _check(figures, gates, cell, hopper)
-    notes = (*warnings, *_warnings(path, profile, gates, figures, cell))
+    figures["cost"] = _cost(figures, cell, [blended[n] if n else None for n in fed.mixture.powders])
+    _check(figures, gates, cell)
+    notes = (*warnings, *fed.warnings, *_warnings(path, profile, gates, figures, cell))
     figures["warnings"] = list(notes)
     plan = BuildPlan(
         segments=made.segments,
         start_steps=np.zeros(N_AXES, dtype=np.int64),
         tracks=rows,
         layers=layer_rows,
-        timeline=timeline,
+        timeline=fed.timeline,
         path_mm=_path_points(path),
         figures=figures,
         cell_toml=texts["cell"],
@@ -114,17 +116,6 @@ def plan_build(
     )
     figures["hash"] = job_hash(plan)
     return plan
-
-
-def _hopper_of(recipe: Recipe, cell: Cell) -> int:
-    for number, hopper in enumerate(cell.powder.hoppers):
-        if hopper.powder == recipe.material:
-            return number
-    held = ", ".join(h.powder for h in cell.powder.hoppers)
-    raise PlanError(
-        f"recipe {recipe.name!r}: material {recipe.material!r} is in no hopper of cell "
-        f"{cell.name!r} (hoppers hold {held})"
-    )
 
 
 def _path_points(path: MovePath) -> np.ndarray:
@@ -195,9 +186,16 @@ def _figures(
     }
 
 
-def _cost(figures: Mapping[str, Any], cell: Cell, material: Material) -> dict[str, float]:
+def _cost(
+    figures: Mapping[str, Any], cell: Cell, materials: Sequence[Material | None]
+) -> dict[str, float]:
+    """``materials``: by hopper."""
     hours = figures["duration_s"] / 3600.0
-    powder_usd = figures["powder_g"] * 1e-3 * material.price.value_usd_kg
+    powder_usd = sum(
+        g * 1e-3 * material.price.value_usd_kg
+        for g, material in zip(figures["powder_g_by_hopper"], materials, strict=True)
+        if material is not None
+    )
     machine_usd = hours * cell.cost.machine_usd_h
     gas_usd = hours * cell.cost.gas_usd_h
     return {
@@ -208,7 +206,7 @@ def _cost(figures: Mapping[str, Any], cell: Cell, material: Material) -> dict[st
     }
 
 
-def _check(figures: Mapping[str, Any], gates: Gates, cell: Cell, hopper: int) -> None:
+def _check(figures: Mapping[str, Any], gates: Gates, cell: Cell) -> None:
     longest = figures["longest_emission_s"]
     bead = int(np.argmax(gates.off_s - gates.on_s))
     for limit, name in (
@@ -219,12 +217,6 @@ def _check(figures: Mapping[str, Any], gates: Gates, cell: Cell, hopper: int) ->
             raise PlanError(
                 f"bead {bead}: {longest:.1f} s of unbroken emission, not below {limit:g} s ({name})"
             )
-    held = cell.powder.hoppers[hopper]
-    if figures["powder_g"] > held.mass_g:
-        raise PlanError(
-            f"powder {figures['powder_g']:.1f} g needed, above {held.mass_g:g} g of "
-            f"{held.powder} in hopper {hopper + 1} (powder.hoppers mass of cell {cell.name!r})"
-        )
 
 
 def _warnings(
