@@ -28,8 +28,12 @@ C_FLAGS = ["-O0", "-g"] if DEBUG else ["-O3"]
 C_FLAGS += ["-ffp-contract=off"]
 
 KERNELS = [
+    "controller/_circle.pyx",
+    "controller/_curve.pyx",
     "controller/_motion.pyx",
     "controller/_emit.pyx",
+    "controller/_judge.pyx",
+    "controller/_jerk.pyx",
     "controller/geometry/_mesh.pyx",
     "controller/geometry/_slice.pyx",
     "controller/geometry/_raster.pyx",
