@@ -4,6 +4,7 @@ One interface for all: ``plan_profile(points, speeds, limits, mode)``. ``MODES``
 there are; a new law is a function in it.
 
 trapezoid        constant acceleration, junction speeds by Klipper's published rule
+friction_circle  corners rounded within the path tolerance, total acceleration within its limit
 """
 
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import numpy as np
 
 from controller import _motion
 from controller.errors import PlanError
+from controller.planning.arc_law import trapezoid_on_arcs
 from controller.planning.curve import Polyline
+from controller.planning.friction_circle import friction_circle
 from controller.planning.profile import MotionLimits, Profile
 
 # (points (n + 1, 3), speed limits (n,), limits, arcs' middles (n, 3) or None) -> profile
@@ -26,6 +29,8 @@ def trapezoid(
     through_mm: np.ndarray | None = None,
 ) -> Profile:
     """Trapezoids between sharp corners (Klipper's junction rule)."""
+    if through_mm is not None:
+        return trapezoid_on_arcs(points_mm, speed_mm_s, limits, through_mm)
     length, v, peak, accel, _ = _motion.plan_trapezoid(
         points_mm,
         speed_mm_s,
@@ -48,7 +53,7 @@ def trapezoid(
     )
 
 
-MODES: dict[str, Law] = {"trapezoid": trapezoid}
+MODES: dict[str, Law] = {"trapezoid": trapezoid, "friction_circle": friction_circle}
 
 
 def plan_profile(
