@@ -26,6 +26,7 @@ def prepare_plan(
     scale: float = 1.0,
     rotate: tuple[float, float, float] = (0.0, 0.0, 0.0),
     strict: bool = False,
+    law: str | None = None,
     progress: Progress = _silent,
 ) -> BuildPlan:
     """Read, place, slice and plan a part.
@@ -35,6 +36,7 @@ def prepare_plan(
     recipe, cell : names or paths; recipe None: the cell's default
     units : "mm" | "inch" | "m", for files whose numbers carry none
     scale, rotate : of the part; rotate in degrees about X, Y, Z in this order
+    law : time law of the motion; None: the cell's
     strict : production mode: a value outside of the recipe's window is an error
     progress : told before each step, and at the end with 1.0
 
@@ -74,6 +76,7 @@ def prepare_plan(
         cell_model,
         material,
         texts,
+        mode=law,
         warnings=[*warnings, *notes],
         materials=blended,
     )

@@ -27,7 +27,7 @@ WINDOW_MM = 0.1  # energy per length is taken over so much of a bead
 MOST_WINDOWS = 1_000_000  # a longer build has longer windows
 MOST_PHASES = 60_000  # looked at for limits of the axes, evenly spread; path values: all
 STENCIL_S = 1e-4  # step of the differences; positions resolve it a million times finer
-SHORTEST_PHASE_S = 6e-5
+SHORTEST_PHASE_S = 3e-4  # shorter ones: the differences would show the positions' rounding
 
 
 class CommandCurve:
@@ -150,7 +150,7 @@ def _differences(profile: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     span = np.diff(profile.t_s)
     usable = np.flatnonzero((span >= SHORTEST_PHASE_S) & (profile.move >= 0))
     stride = max(1, -(-len(usable) // MOST_PHASES))
-    i = usable[::stride]
+    i = usable[(np.arange(len(usable)) // 2) % stride == 0]  # neighbours in pairs
     if len(i) == 0:
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
     h = np.minimum(span[i] / 6.0, STENCIL_S)

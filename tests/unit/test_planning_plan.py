@@ -25,7 +25,8 @@ KEYS = {
     "part", "layers", "tracks", "moves", "length_mm", "duration_s",
     "emission_s", "longest_emission_s",
     "energy_j", "powder_g", "powder_g_by_hopper", "deposited_g", "volume_mm3", "target_volume_mm3",
-    "deposit_volume_mm3", "max_power_error_w", "beam_position_error_mm", "cost", "warnings", "hash",
+    "deposit_volume_mm3", "max_power_error_w", "beam_position_error_mm", "quality",
+    "cost", "warnings", "hash",
 }  # fmt: skip
 
 
