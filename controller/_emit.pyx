@@ -119,6 +119,8 @@ def merge_cuts(
                 kink += 1
             elif which == 1:
                 node += 1
+                if kink == 0:  # power before the motion is held, it cuts nothing
+                    continue
             tick = _ticks(t)
             if tick - last >= least_ticks or (hard and last_hard and tick > last):
                 cut_s[k] = t

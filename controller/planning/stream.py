@@ -142,6 +142,7 @@ class SegmentStream:
         self._on, self._off = np.zeros(0, np.int64), np.zeros(0, np.int64)  # ticks, not yet met
         self._last_on = -1
         self._finished = False
+        self._start_s = 0.0
         self.n_segments = 0
         self.first_tick = 0
         self.last_tick = 0  # of the newest settled segment's end
@@ -174,13 +175,9 @@ class SegmentStream:
         new = (w.t_s, w.s_mm, w.v_mm_s, w.a_mm_s2, w.j_mm_s3,
                np.asarray(w.move, dtype=np.int32), w.longest_s, w.nominal_mm_s)  # fmt: skip
         if self._phases is None:
-            start = float(w.t_s[0])
-            if len(w.edge_s) and w.edge_s[0] < start:
-                raise PlanError(f"gate edge at {w.edge_s[0]:.6f} s, before the start {start:g} s")
+            self._start_s = float(w.t_s[0])
             self._phases = tuple(np.ascontiguousarray(x) for x in new)
-            # a value that holds from the start on is none of the motion's kinks
-            self._at[1] = int(np.searchsorted(w.node_s, start, side="right"))
-            self.first_tick = self.last_tick = int(_ticks(start))
+            self.first_tick = self.last_tick = int(_ticks(self._start_s))
         else:
             old = self._phases
             if w.t_s[0] != old[0][-1] or w.s_mm[0] != old[1][-1]:
@@ -191,6 +188,10 @@ class SegmentStream:
             self._phases = tuple(
                 np.concatenate([a, b[1:] if i < 3 else b])
                 for i, (a, b) in enumerate(zip(old, new, strict=True))
+            )
+        if len(w.edge_s) and w.edge_s[0] < self._start_s:
+            raise PlanError(
+                f"gate edge at {w.edge_s[0]:.6f} s, before the start {self._start_s:g} s"
             )
         if self._curves and self._curves[-1][1] is w.curve:
             self._curves.pop()

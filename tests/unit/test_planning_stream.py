@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controller import _motion
@@ -134,6 +134,7 @@ def late(windows, lag_s):
     lag_s=st.sampled_from([0.0, 1e-6, 0.003, 0.4]),
     jerky=st.booleans(),
 )
+@example(seed=1453, ends=[1, 3, 16, 27], lag_s=0.4, jerky=True)  # nodes before the start
 def test_any_division_into_windows_gives_the_bytes_of_the_whole(seed, ends, lag_s, jerky):
     whole = whole_window(seed, jerky=jerky)
     want = emitted([whole])
