@@ -283,12 +283,14 @@ class Commands:
         return self.state()
 
     async def _override(self, caller: Caller, params: dict[str, Any]) -> Any:
-        _only(params, "scale")
-        scale = params.get("scale")
+        _only(params, "scale", "what")
+        scale, what = params.get("scale"), params.get("what", "speed")
+        if what not in ("speed", "power", "powder"):
+            raise CallError("BAD_PARAMS", "what must be one of speed, power, powder")
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise CallError("BAD_PARAMS", "scale must be a number")
-        self.ex.override(str(caller), float(scale))
-        return {**self.state(), "scale": self.ex.scale_set}
+        self.ex.override(str(caller), float(scale), what)
+        return {**self.state(), "scale": getattr(self.ex.overrides, what)}
 
     async def _acknowledge(self, caller: Caller, params: dict[str, Any]) -> Any:
         _only(params, "names")

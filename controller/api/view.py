@@ -53,7 +53,9 @@ def view(ex: Executor, extra: dict[str, Any]) -> dict[str, Any]:
             "at_rest": ex.at_rest,
             "laser_enabled": ex.laser_enabled,
             "hold_commanded": ex.hold_commanded,
-            "scale_set": ex.scale_set,
+            "scale_set": ex.overrides.speed,
+            "power_set": ex.overrides.power,
+            "powder_set": ex.overrides.powder,
         },
         "progress": {
             "segment": s.segment,

@@ -14,10 +14,11 @@ from typing import Any
 
 from controller.clock import Clock
 from controller.config import Cell
-from controller.errors import LmdError, PreflightError, StateError
+from controller.errors import LmdError, PlanError, PreflightError, StateError
 from controller.machine import sequences
 from controller.machine.alarms import ActiveAlarm, AlarmManager
 from controller.machine.cell import CellDevices
+from controller.machine.going_on import Progress, why_not
 from controller.machine.interlocks import (
     RULES,
     Limits,
@@ -30,6 +31,7 @@ from controller.machine.job import Job, text_hash
 from controller.machine.journal import Journal, OpenRecord
 from controller.machine.monitor import Monitor, PlanCursor
 from controller.machine.outputs import Outputs
+from controller.machine.overrides import Overrides
 from controller.machine.preflight import free_bytes, preflight
 from controller.machine.snapshot import Blocker
 from controller.machine.states import (
@@ -73,7 +75,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._start_s = self._loop.time()
         # the loop's time and the record's differ by where zero is (real time only)
-        self._zero_us = self._now_loop() - clock.now_us()
+        self._zero_us = self.loop_us() - clock.now_us()
         self._open_record = open_record
 
         self.cell = cell
@@ -100,8 +102,8 @@ class Executor:
         self.laser_enabled = False  # confirmed by the source, not switched off since
         self.enabling: asyncio.Future[Any] | None = None  # an enable call on its way
         self.hold_commanded = False
-        self.scale_set = 1.0
-        self.trim = 1.0
+        self.progress = Progress()
+        self.overrides = Overrides()
         self.execute_us = [-1, -1]  # machine time of the first EXECUTE and of its end
         self.on_tick: list[Callable[[], None]] = []
         self.on_rest: list[Callable[[], None]] = []  # each tick at which nothing goes on
@@ -113,9 +115,10 @@ class Executor:
         self._sequence: asyncio.Task[None] | None = None
         self._hold_limit_us = -1
         self._hold_by_alarm = False
+        self._held_for = ""
         self._before: int | None = None  # segment that status told before this build's first
         self.needed_g: tuple[float, float] = (0.0, 0.0)
-        self.snapshot = make_snapshot(self, self._now_loop())
+        self.snapshot = make_snapshot(self, self.loop_us())
 
     # --- time ----------------------------------------------------------------------------
 
@@ -200,6 +203,7 @@ class Executor:
         if m is not self.motion and m is not None:
             self.motion = m
             self.monitor.status(m)
+            self.progress.status(m)
             if self.cursor is not None and self.machine.state in _ON_PATH:
                 self._follow(m, self.cursor)
         if self.readings.update() and self.cursor is not None:
@@ -213,6 +217,8 @@ class Executor:
                 self.raise_alarm(name, detail)
         if self.machine.state in BUSY:
             self._advance(now_us, m)
+        if self.machine.state in _ON_PATH:
+            self.overrides.tick(self)
         if 0 <= self.outputs.shield_until_us <= now_us:
             self.outputs.shield_over(held=self.machine.state is State.HELD)
         if self.journal.wants_rows:
@@ -254,8 +260,9 @@ class Executor:
                 self.outputs.keep_shield()
                 if self._hold_by_alarm:
                     self._source_off()
+                self._held_for = self.machine.cause
                 self.machine.to(State.HELD, "axes stand, gate shut")
-                self.emit("hold", {"cause": self.machine.cause, "segment": m.segment})
+                self.emit("hold", {"cause": self._held_for, "segment": m.segment})
         elif state is State.UNHOLDING:
             if m is None or not (m.state == LinkState.RUN or self.link.finished):
                 return
@@ -304,7 +311,6 @@ class Executor:
             raise PreflightError(tuple(str(b) for b in blockers))
         job = self.job
         assert job is not None  # preflight names it otherwise
-        assert self.cursor is not None
         self.mode = mode
         self.journal.forget()
         if record_folder is not None and self._open_record is not None:
@@ -312,11 +318,12 @@ class Executor:
             record = self._open_record(record_folder, entries, job.path, job.duration_s)
             self.journal.open(record, record_folder)
         self.alarms.reset_first_out()
-        self.cursor.seek()
+        self.cursor = PlanCursor(job.plan)
         self._before = self.motion.segment if self.motion.segment >= 0 else None
         self.monitor.restart()
         self.execute_us = [-1, -1]
-        self.scale_set = 1.0
+        self.overrides.begin()
+        self.progress.begin(job.plan)
         self.emit("command", {"what": "start", "who": who, "args": {"job": job.hash}})
         self.machine.to(State.STARTING, f"start by {who}")
         self._run(sequences.start(self, job))
@@ -335,10 +342,15 @@ class Executor:
         reasons += [str(b) for b in emission_blockers(self.snapshot, self.limits)]
         if reasons:
             raise StateError(f"unhold refused: {', '.join(reasons)} still present")
+        cause = self._held_for
+        try:
+            rest = self.progress.rest(self)
+        except PlanError as exc:
+            raise StateError(why_not(exc)) from None
         self.emit("command", {"what": "unhold", "who": who, "args": {}})
         sequences.forget(self, who)
         self.machine.to(State.UNHOLDING, f"unhold by {who}")
-        self._run(sequences.unhold(self))
+        self._run(sequences.unhold(self, rest, cause))
 
     def stop(self, cause: str, who: str) -> None:
         """Gate shut, laser off, powder to waste; the build ends. Never refused for long."""
@@ -396,20 +408,13 @@ class Executor:
         self.laser_enabled = False
         self.outputs.submit("laser", lambda d: d.emission_disable(), urgent=True)
 
-    def override(self, who: str, scale: float) -> None:
-        """Time scale of the motion; below the recipe's window it is HOLD_NOW."""
-        if self.state not in BUILDING or self.job is None:
-            raise StateError(f"override is not possible in state {self.state.name}")
-        least, most = self.job.recipe.window.override
-        if not math.isfinite(scale) or scale > most:
-            raise StateError(f"override {scale:g} above {most:g} (window of the recipe)")
-        self.emit("override", {"what": "speed", "old": self.scale_set, "new": scale, "who": who})
-        if scale < least:
-            if self.state in (State.EXECUTE, State.HOLDING, State.UNHOLDING):
-                self._hold(f"override {scale:g} below {least:g} by {who}", now=True)
-            return
-        self.link.override(scale)
-        self.scale_set = scale
+    def override(self, who: str, value: float, what: str = "speed") -> None:
+        """Factor of "speed" (below the recipe's window: HOLD_NOW), "power" or "powder"."""
+        self.overrides.set(self, who, what, value)
+
+    def hold_for(self, cause: str) -> None:
+        """Hold at once for a cause that is no alarm."""
+        self._hold(cause, now=True)
 
     def acknowledge(self, who: str, names: list[str] | None = None) -> int:
         """Acknowledge alarms; returns how many."""
@@ -450,7 +455,7 @@ class Executor:
         self._to_link(lambda: self.link.hold(now=now))
         if now:
             self.outputs.to_waste()
-        limit_us = -1 if now or math.isinf(limit_s) else self._now_loop() + round(limit_s * 1e6)
+        limit_us = -1 if now or math.isinf(limit_s) else self.loop_us() + round(limit_s * 1e6)
         state = self.machine.state
         if state is State.HOLDING:
             if limit_us >= 0 and (self._hold_limit_us < 0 or limit_us < self._hold_limit_us):
@@ -544,6 +549,7 @@ class Executor:
         self.emit(kind, standing.as_event(whole=kind == "alarm", who=who))
 
     def _link_event(self, event: Any) -> None:
+        self.progress.event(event)
         args = [event.arg, event.segment]
         self.emit("link", {"code": int(event.code), "args": args, "device_us": event.device_us})
 
@@ -551,5 +557,6 @@ class Executor:
         self.link_ready = False  # the next tick raises LINK_LOST
         self.emit("log", {"level": "error", "text": "the motion link's connection is lost"})
 
-    def _now_loop(self) -> int:
+    def loop_us(self) -> int:
+        """The loop's time: that of set values and device readings."""
         return round(self._loop.time() * 1e6)

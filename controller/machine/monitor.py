@@ -18,51 +18,67 @@ POWER_SHORT = 0.10  # share of the command that measured power may lack
 
 
 class PlanCursor:
-    """Where in the plan the executed segment is. Moves forward only, except by ``seek``."""
+    """Where in the plan the executed segment is. Moves forward only, except by ``seek``.
 
-    def __init__(self, plan: BuildPlan) -> None:
+    A rest of a plan counts on: its segments from ``base``, its plan time from ``shift_us``, its
+    tracks from ``first_track``.
+    """
+
+    def __init__(
+        self, plan: BuildPlan, base: int = 0, shift_us: int = 0, first_track: int = 0
+    ) -> None:
         ticks = ticks_of(plan.segments)
-        self.n_segments = len(ticks)
-        self._start_us = np.concatenate(([0], np.cumsum(ticks)))
+        self._base, self._shift_us, self._first_track = base, shift_us, first_track
+        self.n_segments = base + len(ticks)
+        self._start_us = shift_us + np.concatenate(([0], np.cumsum(ticks)))
         self.duration_us = int(self._start_us[-1])
         self._first_segment = plan.tracks["first_segment"].tolist()
         self._layer = plan.tracks["layer"].tolist()
         self._power_w = plan.tracks["power_set_w"].tolist()
+        self.command_us: list[int] = []
+        self.seek()
+        self.retime(plan)
+
+    def retime(self, plan: BuildPlan) -> None:
+        """Take the plan's process timeline; what of it is due by now counts as sent."""
         timeline = plan.timeline
-        self.command_us: list[int] = np.rint(timeline["t_s"] * 1e6).astype(np.int64).tolist()
+        command_us = self._shift_us + np.rint(timeline["t_s"] * 1e6).astype(np.int64)
+        self.command_us = command_us.tolist()
         self.command_channel: list[int] = timeline["channel"].tolist()
         self.command_value: list[float] = timeline["value"].tolist()
         self._hopper_rows = [
-            hopper_flow(plan, channel, self.duration_us)
+            hopper_flow(plan, channel, self.duration_us, self._shift_us)
             for channel in (PowderChannel.HOPPER_1, PowderChannel.HOPPER_2)
         ]
         self._hopper_row = [0, 0]
-        self.seek()
+        if self.segment >= 0:
+            self.next_command = int(np.searchsorted(command_us, self.plan_us, side="right"))
 
     def seek(self) -> None:
         """Back to the beginning."""
         self.segment = -1
-        self.track = -1
+        self._track = self.track = -1
         self.layer = -1
-        self.plan_us = 0
+        self.plan_us = self._shift_us
         self.power_set_w = 0.0
         self.next_command = 0
         self._hopper_row = [0, 0]
 
     def follow(self, segment: int, tick_us: int) -> bool:
         """Go on to where the motion controller is; True when a new layer has begun."""
-        if segment < 0 or segment >= self.n_segments:
+        own = segment - self._base
+        if own < 0 or segment >= self.n_segments:
             return False
         if segment != self.segment:
             self.segment = segment
-            self._base_us = int(self._start_us[segment])
+            self._base_us = int(self._start_us[own])
         self.plan_us = self._base_us + tick_us
-        track, first = self.track, self._first_segment
-        while track + 1 < len(first) and first[track + 1] <= segment:
+        track, first = self._track, self._first_segment
+        while track + 1 < len(first) and first[track + 1] <= own:
             track += 1
-        if track == self.track:
+        if track == self._track:
             return False
-        self.track = track
+        self._track, self.track = track, track + self._first_track
         self.power_set_w = self._power_w[track]
         if self._layer[track] == self.layer:
             return False
@@ -84,11 +100,12 @@ class PlanCursor:
 
 
 def hopper_flow(
-    plan: BuildPlan, channel: PowderChannel, duration_us: int
+    plan: BuildPlan, channel: PowderChannel, duration_us: int, shift_us: int = 0
 ) -> tuple[list[int], list[float], list[float]]:
     """One hopper's flow as steps: start in us, g/min, and grams fed after the step's end."""
     rows = plan.timeline[plan.timeline["channel"] == int(channel)]
-    start_us = [0, *np.rint(rows["t_s"] * 1e6).astype(np.int64).tolist()]
+    told_us = shift_us + np.rint(rows["t_s"] * 1e6).astype(np.int64)
+    start_us = [shift_us, *told_us.tolist()]
     flow = [0.0, *rows["value"].tolist()]
     ends = [*start_us[1:], max(duration_us, start_us[-1])]
     fed = [f * (b - a) / 60e6 for a, b, f in zip(start_us, ends, flow, strict=True)]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from controller.machine.alarms import TABLE
+from controller.machine.going_on import Rest
 from controller.machine.interlocks import RULES, emission_blockers, stale
 from controller.machine.job import Job
 from controller.machine.states import State
@@ -170,24 +171,33 @@ def _flow(ex: "Executor", hopper: int, g_min: float) -> Callable[[], Awaitable[A
     return _to(ex, "powder", lambda d: d.set_flow(hopper, g_min))
 
 
-async def unhold(ex: "Executor") -> None:
-    """UNHOLDING: laser enabled and armed as before, powder back to the nozzle, go on."""
+async def unhold(ex: "Executor", rest: Rest | None, cause: str) -> None:
+    """UNHOLDING: laser enabled and armed as before, then the rest of the build from its lift on.
+
+    The rest's own timeline brings powder back to the nozzle. Without a rest (no bead is left)
+    the axes go on along the plan.
+    """
     out = ex.outputs
     out.shield_until_us = -1
     if out.rested is not None:
-        await _wake(ex, *out.rested)
+        hoppers, shield = out.rested
+        await _wake(ex, hoppers if rest is None else (0.0, 0.0), shield)
         out.rested = None
     if not ex.laser_enabled and not await _laser_on(ex):
         return
     if not ex.motion.armed:
         await ex.link.arm()
     out.wasting = False
-    if out.diverter_planned:
+    if rest is not None:
+        out.diverter_planned = False
+        ex.progress.take(ex, rest, cause)
+    elif out.diverter_planned:
         diverter = _to(ex, "powder", lambda d: d.set_diverter(True))
         await must("powder to nozzle", diverter, OFF_LIMIT_S)
         out.diverter_to_nozzle = True
     ex.hold_commanded = False
-    ex.link.unhold()
+    if rest is None:
+        ex.link.unhold()
     goes_on = await until(
         lambda: ex.link.finished or ex.motion.state == LinkState.RUN, STANDSTILL_LIMIT_S
     )

@@ -107,7 +107,7 @@ def pack_row(t_us: int, ex: Any, now_us: int) -> bytes:
         queued, link_state, fault = m.queued, m.state, m.fault
     return PACKER.pack(
         t_us, x, y, z, mon.speed_mm_s, power_set_w, mon.commanded_w, power_w,
-        gate, emission, armed, interlock, segment, plan_s, layer, track, scale, ex.trim,
+        gate, emission, armed, interlock, segment, plan_s, layer, track, scale, ex.overrides.power,
         set_1, flow_1, left_1, set_2, flow_2, left_2, out.diverter_to_nozzle,
         out.carrier_set_l_min, carrier, out.shield_set_l_min, shield,
         r.oxygen_ppm, coolant, pressure, laser_temp, r.pool_temp_deg_c,

@@ -24,6 +24,7 @@ from firmware_bridge.errors import DeviceError
 from firmware_bridge.link_types import LinkEvent, MotionStatus
 from firmware_bridge.segments import SEGMENT
 
+START_STEPS = 4000  # where homing leaves the fake's first axis: room for a run-up
 IDLE, HOMING, RUN, HOLDING, HELD, FAULT = 0, 1, 2, 3, 4, 5
 
 
@@ -52,7 +53,7 @@ def status(**change: Any) -> MotionStatus:
     rest: dict[str, Any] = {
         "device_us": 0, "state": IDLE, "armed": False, "gate_on": False, "interlock_ok": True,
         "homed": True, "fault": 0, "segment": -1, "segment_tick_us": 0, "scale": 1.0,
-        "power_fraction": 0.0, "position_steps": (0, 0, 0, 0, 0, 0), "queued": 0,
+        "power_fraction": 0.0, "position_steps": (START_STEPS, 0, 0, 0, 0, 0), "queued": 0,
         "beat_age_us": 5000, "tracks_started": 0, "received_us": 0, "hold_pending": False,
     }  # fmt: skip
     return MotionStatus(**{**rest, **change})
@@ -73,7 +74,7 @@ class FakeLink:
         self.refuse_arm = ""
         self.refusal = ""
         self.home_fails = ""
-        self.deaf_to_unhold = False
+        self.deaf_to_unhold = False  # going on, by UNHOLD or with a rest, moves nothing
         self.track_ends_us = 400_000  # a HOLD waits for the next multiple of this plan time
         self._state = IDLE
         self.armed = False
@@ -122,7 +123,8 @@ class FakeLink:
             device_us=now, state=self._state, armed=self.armed, gate_on=gate, homed=self.homed,
             fault=self.fault, segment=segment, segment_tick_us=left,
             power_fraction=0.6 if gate else 0.0,
-            position_steps=((self._plan_us - self._zero_us) // 100, 0, 0, 0, 0, 0), received_us=now,
+            position_steps=(START_STEPS + (self._plan_us - self._zero_us) // 100, 0, 0, 0, 0, 0),
+            received_us=now,
         )  # fmt: skip
 
     def token(self) -> None:
@@ -133,6 +135,7 @@ class FakeLink:
         self._ticks = [int(v) for v in segments["ticks_lo"].astype(int)
                        + (segments["ticks_hi"].astype(int) << 16)]  # fmt: skip
         self._gate = [bool(v & 1) for v in segments["flags"]]
+        self.loaded = segments
 
     async def home(self) -> None:
         self._note("home")
@@ -155,9 +158,10 @@ class FakeLink:
             self._state = HELD
 
     def start(self, first: int = 0) -> None:
-        self._note("start")
-        self._plan_us = self._zero_us = 0
-        self.finished, self._state = False, RUN
+        self._note("start" if first == 0 else f"start at {first}")
+        self._plan_us = self._zero_us = sum(self._ticks[:first])
+        self.finished = False
+        self._state = IDLE if first and self.deaf_to_unhold else RUN
 
     def hold(self, *, now: bool) -> None:
         self._note("hold now" if now else "hold at track end")
@@ -186,6 +190,9 @@ class FakeLink:
 
     def override(self, scale: float) -> None:
         self._note(f"override {scale}")
+
+    def trim(self, factor: float) -> None:
+        self._note(f"trim {factor:g}")
 
     def close(self) -> None:
         self.is_open = False
@@ -340,9 +347,14 @@ def make_plan(n_tracks: int = 5, track_s: float = 0.4, cell_text: str = CELL_TEX
         for j, (ticks, flags) in enumerate(((emission, 0x05), (travel, 0))):
             row = segments[2 * k + j]
             row["steps"][0] = 100
+            row["start_ratio"] = row["end_speed"] = 32768
             row["ticks_lo"], row["ticks_hi"] = ticks & 0xFFFF, ticks >> 16
             row["flags"], row["end_power"] = flags, 39321
         tracks[k]["layer"], tracks[k]["power_set_w"] = k // 2, 600.0
+        tracks[k]["speed_mm_s"] = 0.25e6 / emission
+        tracks[k]["length_mm"], tracks[k]["powder_g_min"] = 0.25, 6.0
+        tracks[k]["start_s"] = k * track_s
+        tracks[k]["end_s"] = k * track_s + emission * 1e-6
         tracks[k]["first_segment"], tracks[k]["end_segment"] = 2 * k, 2 * k + 1
     layers["layer"] = np.arange(len(layers))
     timeline = np.array(
@@ -357,7 +369,7 @@ def make_plan(n_tracks: int = 5, track_s: float = 0.4, cell_text: str = CELL_TEX
     )
     return BuildPlan(
         segments=segments,
-        start_steps=np.zeros(6, np.int64),
+        start_steps=np.array([START_STEPS, 0, 0, 0, 0, 0], np.int64),
         tracks=tracks,
         layers=layers,
         timeline=timeline,

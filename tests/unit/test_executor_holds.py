@@ -3,6 +3,7 @@
 import asyncio
 
 from controller.model import PowderChannel
+from firmware_bridge.link_types import EventCode, LinkEvent
 from tests.unit.test_executor import bench, order
 
 
@@ -61,8 +62,9 @@ async def test_hold_now_diverts_powder_at_once_and_the_timeline_does_not_bring_i
     await asyncio.sleep(0.1)
     assert not b.ex.outputs.diverter_to_nozzle
     b.ex.unhold("test")
-    await b.until_state("EXECUTE")
-    assert b.ex.outputs.diverter_to_nozzle
+    await b.until_state("COMPLETE")
+    # from the rest's timeline, before its bead
+    assert b.said("powder diverter True")[-1] > b.said("start at 10")[0]
 
 
 @bench
@@ -77,11 +79,12 @@ async def test_long_hold_rests_gas_and_powder_and_resume_brings_them_back_first(
     assert b.said("gas carrier 0") == []  # it keeps the nozzle free
     b.ex.unhold("test")
     going_us = b.ex.now_us()
-    await b.until_state("EXECUTE")
-    order(b, "gas shield 0", "gas shield 18", "powder flow 0 6", "powder diverter True", "unhold")
-    # powder needs 3.2 s to the nozzle, and its lag
-    assert b.said("unhold")[0] - going_us >= 3_200_000
     await b.until_state("COMPLETE")
+    order(b, "gas shield 0", "gas shield 18", "start at 10", "powder diverter True")
+    await b.until_state("COMPLETE")
+    assert b.said("powder flow 0 6")[-1] > going_us
+    # a feeder that rested needs 3.2 s to the nozzle and five of its lags
+    assert b.said("powder diverter True")[-1] - going_us >= 5_900_000
     assert b.alarms() == []
 
 
@@ -96,7 +99,7 @@ async def test_hold_by_an_alarm_ends_emission_at_the_source(b):
     await asyncio.sleep(0.3)
     b.ex.unhold("test")
     await b.until_state("EXECUTE")
-    order(b, "laser disable", "laser enable", "unhold")
+    order(b, "laser disable", "laser enable", "start at 10")
 
 
 @bench
@@ -145,6 +148,8 @@ async def test_hold_at_the_very_end_of_the_plan_can_still_complete(b):
     b.ex.hold("test", now=True)
     await b.until_state("HELD")
     b.link._plan_us, b.link._state, b.link.finished = sum(b.link._ticks), 0, True
+    # the gate shut behind the last bead: segment 9 is the last one's way out
+    b.ex.progress.event(LinkEvent(b.ex.motion.device_us, EventCode.GATE, 0, 9))
     b.link.deaf_to_unhold = True
     b.ex.unhold("test")
     await b.until_state("COMPLETE")

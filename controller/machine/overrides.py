@@ -1,0 +1,144 @@
+"""Overrides of a build under way: speed by time scale, power by trim, powder by its timeline.
+
+All three are factors of what was planned, within the recipe's ``window.override``. None is
+approximated: what the motion controller or a device cannot do exactly is refused by name.
+"""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controller.errors import StateError
+from controller.machine.states import BUILDING, State
+from controller.planning.powder_live import rescale_timeline
+from firmware_bridge.link_types import LinkState
+
+if TYPE_CHECKING:
+    from controller.machine.executor import Executor
+
+TRIM_TICKS = 4  # the motion controller forgets a trim after 100 ms
+AGAIN_TICKS = 50  # an override that fell back to 1 is asked for again each half second
+NEAR = 0.005
+LEAD_S = 0.02  # of a new powder timeline: later than what is being sent now
+
+_HOLDABLE = (State.EXECUTE, State.HOLDING, State.UNHOLDING)
+
+
+class Overrides:
+    """The three factors as set, and what keeps them so."""
+
+    def __init__(self) -> None:
+        self.speed = self.power = self.powder = 1.0
+        self._tick = 0
+
+    def begin(self) -> None:
+        """A build begins as planned."""
+        self.__init__()  # type: ignore[misc]
+
+    def set(self, ex: "Executor", who: str, what: str, value: float) -> None:
+        """Set one of "speed", "power", "powder". Raises StateError with the reason."""
+        if ex.state not in BUILDING or ex.job is None:
+            raise StateError(f"override is not possible in state {ex.state.name}")
+        least, most = ex.job.recipe.window.override
+        name = "override" if what == "speed" else f"{what} override"
+        if not math.isfinite(value) or value > most:
+            raise StateError(f"{name} {value:g} above {most:g} (window of the recipe)")
+        if value < least and what != "speed":
+            raise StateError(f"{name} {value:g} below {least:g} (window of the recipe)")
+        reason = {"speed": _speed, "power": _power, "powder": _powder}[what](ex, value)
+        if reason and (what != "speed" or value >= least):
+            raise StateError(f"{name} {value:g} refused: {reason}")
+        old = getattr(self, what)
+        ex.emit("override", {"what": what, "old": old, "new": value, "who": who})
+        if what == "speed":
+            if value < least:
+                if ex.state in _HOLDABLE:
+                    ex.hold_for(f"override {value:g} below {least:g} by {who}")
+                return
+            ex.link.override(value)
+        elif what == "power":
+            ex.link.trim(value)
+        else:
+            self._rescale(ex, value / old)
+        setattr(self, what, value)
+
+    def _rescale(self, ex: "Executor", factor: float) -> None:
+        cursor, part = ex.cursor, ex.progress.part
+        assert cursor is not None
+        from_s = cursor.plan_us * 1e-6 - part.shift_s + LEAD_S
+        changed = rescale_timeline(part.plan.timeline, from_s, factor, ex.cell.powder)
+        plan = replace(part.plan, timeline=changed.timeline)
+        ex.progress.parts[-1] = replace(part, plan=plan)
+        cursor.retime(plan)
+        for text in changed.warnings:
+            ex.emit("log", {"level": "warning", "text": text})
+
+    def tick(self, ex: "Executor") -> None:
+        """Each control tick of a build: a trim lives on, a speed that fell back comes again.
+
+        The motion controller takes a scale above 1 back to 1 where an axis would be too fast
+        (a travel at an axis's greatest speed); behind it the wish still stands.
+        """
+        self._tick += 1
+        if self.power != 1.0 and self._tick % TRIM_TICKS == 0 and ex.link_ready:
+            ex.link.trim(self.power)
+        if self.speed > 1.0 and self._tick % AGAIN_TICKS == 0:
+            m = ex.motion
+            steady = ex.state is State.EXECUTE and m.state == LinkState.RUN
+            if steady and not ex.hold_commanded and m.scale < self.speed - NEAR:
+                ex.link.override(self.speed)
+
+
+def _speed(ex: "Executor", value: float) -> str:
+    """Why the motion controller could not follow, or "" when it can."""
+    plan = ex.progress.part.plan
+    law = str(plan.meta.get("power_law", "linear"))
+    if law != "linear" and value != 1.0:
+        return (
+            f"the plan's power_law is {law!r}, and the motion controller scales power with speed "
+            "for a linear one only"
+        )
+    most = 1.0 / math.sqrt(ex.cell.motion.plan_share)
+    if value > most:
+        return (
+            f"above {most:.3f}, what motion.plan_share {ex.cell.motion.plan_share:g} of cell "
+            f"{ex.cell.name!r} leaves of the acceleration"
+        )
+    return ""
+
+
+def _power(ex: "Executor", value: float) -> str:
+    """Why no track may have this factor of its power."""
+    assert ex.job is not None
+    tracks = ex.progress.part.plan.tracks
+    low, high = ex.job.recipe.window.power_w
+    own_low, own_high = float(tracks["power_set_w"].min()), float(tracks["power_set_w"].max())
+    rated_w = ex.cell.laser.rated_power_w
+    if ex.job.peak_power_w * value > rated_w:
+        return f"{ex.job.peak_power_w * value:.0f} W above {rated_w:g} W (laser.rated_power)"
+    # a plan that breaks the window itself was warned of; the override must not add to it
+    if own_high * value > max(high, own_high) or own_low * value < min(low, own_low):
+        return (
+            f"tracks of {own_low * value:.0f} to {own_high * value:.0f} W, window.power of the "
+            f"recipe is {low:g} to {high:g} W"
+        )
+    return ""
+
+
+def _powder(ex: "Executor", value: float) -> str:
+    """Why no track may have this factor of its powder."""
+    assert ex.job is not None
+    fed = ex.progress.part.plan.tracks["powder_g_min"]
+    fed = fed[fed > 0.0]
+    if not len(fed):
+        return "the plan feeds no powder"
+    low, high = ex.job.recipe.window.powder_g_min
+    own_low, own_high = float(np.min(fed)), float(np.max(fed))
+    if own_high * value > max(high, own_high) or own_low * value < min(low, own_low):
+        return (
+            f"tracks of {own_low * value:.2f} to {own_high * value:.2f} g/min, window.powder of "
+            f"the recipe is {low:g} to {high:g} g/min"
+        )
+    return ""

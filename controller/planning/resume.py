@@ -1,0 +1,510 @@
+"""The rest of an interrupted build: back to where the light went out, with run-up and overlap.
+
+The rest begins where the axes stand: lift, way over, a straight run-up that reaches the plan's
+own speed and direction at one of its segment ends (the join), ``overlap`` before the place
+where the gate closed. From the join on the plan's own segments follow, byte for byte (but for
+the power of the new bead's ramp-in), so every time law, kinematics and power law that the plan
+was made with holds for the rest too.
+
+Powder and gas are timed anew from what the timeline says: what a feeder was told a transport
+delay before the join is told the powder's whole way before it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from controller.config import Cell
+from controller.errors import PlanError
+from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, TrackKind
+from controller.planning import approach
+from controller.planning.approach import AxisLimits
+from controller.planning.rest_figures import bead_length_mm, rest_figures, segment_energy
+from controller.planning.rest_powder import Powder, join_s, needs_s, rest_timeline
+from controller.recipes import Recipe
+from firmware_bridge.segments import (
+    FLAG_END,
+    FLAG_GATE,
+    FLAG_PARAM,
+    FLAG_TRACK_START,
+    RATIO_ONE,
+    SEGMENT,
+    TICK_S,
+    ticks_of,
+)
+
+SPARE_S = 0.002  # full speed before the gate opens, beyond the source's latencies
+SEARCH_MM = 20.0  # how far before the overlap an unaccelerated place is looked for
+SAME_SPEED = 24  # start ratios within this of 1 are a constant speed (1/32768)
+LOOK_STEPS = 200  # steps over which the direction at the join is averaged
+BEND_COS = 0.9986  # 3 degrees: a bend, not a rounded step
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a plan was executed: time into a segment. (-1, 0): not begun."""
+
+    segment: int
+    tick_us: int
+
+
+@dataclass(frozen=True)
+class Head:
+    """What comes before the plan's own segments; with the plan it makes the rest."""
+
+    segments: np.ndarray  # (m,) SEGMENT
+    join: int  # the plan's segment at whose start the gate opens again
+    follow: int  # the plan's segment that comes after ``segments``
+    track: int  # the plan's track that is gone on with
+    opens: int  # index into ``segments`` of the join; m when it is the first that follows
+    start_steps: np.ndarray  # (6,)
+    overlap_mm: float  # of bead laid twice; 0 when the track begins anew
+    remelt: tuple[int, int] | None = None  # rows of the pass without powder
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a record; the segments apart."""
+        return {
+            "join": self.join,
+            "follow": self.follow,
+            "track": self.track,
+            "opens": self.opens,
+            "start_steps": [int(v) for v in self.start_steps],
+            "overlap_mm": self.overlap_mm,
+            "remelt": None if self.remelt is None else list(self.remelt),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], segments: np.ndarray) -> "Head":
+        """The reverse of ``as_dict``."""
+        return cls(
+            segments=segments,
+            join=int(data["join"]),
+            follow=int(data["follow"]),
+            track=int(data["track"]),
+            opens=int(data["opens"]),
+            start_steps=np.array(data["start_steps"], dtype=np.int64),
+            overlap_mm=float(data["overlap_mm"]),
+            remelt=None if data["remelt"] is None else tuple(data["remelt"]),
+        )
+
+
+def ends_steps(plan: BuildPlan) -> np.ndarray:
+    """Axis positions before each segment and after the last, (n + 1, 6) int64 steps."""
+    steps = plan.segments["steps"].astype(np.int64)
+    steps[(plan.segments["flags"] & FLAG_PARAM) != 0] = 0  # no motion
+    out = np.empty((len(steps) + 1, steps.shape[1]), dtype=np.int64)
+    out[0] = plan.start_steps
+    np.cumsum(steps, axis=0, out=out[1:])
+    out[1:] += plan.start_steps
+    return out
+
+
+def place_at(plan: BuildPlan, track: int, length_mm: float) -> Place:
+    """The place on a track at an arc length from its beginning."""
+    first, end = (int(plan.tracks[track][k]) for k in ("first_segment", "end_segment"))
+    s, v, ticks = _along(plan, track)
+    if length_mm >= s[-1]:
+        return Place(end, 0)
+    i = max(int(np.searchsorted(s, length_mm, side="right")) - 1, 0)
+    way, t_s = max(length_mm - s[i], 0.0), float(ticks[i]) * TICK_S
+    a = (v[i + 1] - v[i]) / t_s
+    root = v[i] + math.sqrt(max(v[i] ** 2 + 2.0 * a * way, 0.0))
+    into_s = 2.0 * way / root if root > 0.0 else 0.0
+    return Place(first + i, min(round(into_s / TICK_S), int(ticks[i])))
+
+
+def resume_plan(
+    plan: BuildPlan,
+    at: Place,
+    here_steps: np.ndarray,
+    cell: Cell,
+    recipe: Recipe,
+    *,
+    overlap_mm: float | None = None,
+    powder: Powder | None = None,
+    remelt: bool | None = None,
+) -> tuple[Head, BuildPlan]:
+    """The rest of a plan from where its light went out last.
+
+    Parameters
+    ----------
+    at : where the gate closed last (or how far the plan was executed, with the gate shut)
+    here_steps : (6,) int64, where the axes stand: the rest's ``start_steps``
+    overlap_mm, remelt : of recipe.restart unless given
+    powder : what flows now; None: nothing does, so it is primed anew
+
+    Raises PlanError when no bead is left, or the axes' range leaves no room for a run-up.
+    """
+    restart = recipe.restart
+    wish_mm = restart.overlap_mm if overlap_mm is None else overlap_mm
+    track, dark_mm = _where(plan, at)
+    limits = AxisLimits.of_cell(cell, str(plan.meta.get("time_law", "trapezoid")))
+    ends = ends_steps(plan)
+    here = np.asarray(here_steps, dtype=np.int64)
+    clear = _clear_steps(plan, ends, track, here, cell)
+    why = ""
+    for join in _joins(plan, track, dark_mm, wish_mm, cell, limits):
+        velocity = _velocity(plan, join, limits)
+        if not velocity.any():
+            continue
+        again = (restart.remelt_pass if remelt is None else remelt) and dark_mm is not None
+        try:
+            head = _head(plan, ends, track, join, dark_mm, velocity, here, clear, cell, limits,
+                         powder, bool(again), recipe)  # fmt: skip
+        except PlanError as exc:
+            why = str(exc)
+            continue
+        return head, assemble(plan, head, cell, recipe, powder)
+    raise PlanError(why or f"track {track}: no place on it can be reached at its speed")
+
+
+def _where(plan: BuildPlan, at: Place) -> tuple[int, float | None]:
+    """The track to go on with, and how much of it is laid in mm; None: begin it anew."""
+    tracks = plan.tracks
+    track = int(np.searchsorted(tracks["end_segment"], at.segment, side="right"))
+    while track < len(tracks):
+        first = int(tracks["first_segment"][track])
+        if at.segment < first:
+            return track, None
+        s, v, ticks = _along(plan, track)
+        i = at.segment - first
+        into_s = min(max(at.tick_us, 0), int(ticks[i])) * TICK_S
+        t_s = max(float(ticks[i]) * TICK_S, TICK_S)
+        laid = s[i] + into_s * (v[i] + 0.5 * (v[i + 1] - v[i]) * into_s / t_s)
+        if s[-1] - laid > 1e-3:
+            return track, float(laid) if laid > 0.0 else None
+        track += 1  # its last micrometre is laid
+    raise PlanError("no bead is left to lay: the build was executed but for its last way")
+
+
+def _along(plan: BuildPlan, track: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A track's arc length and speed at its segment ends (k + 1), and ticks (k,).
+
+    Both from the speeds that the segments carry, so that no rounding to steps is in them.
+    """
+    row = plan.tracks[track]
+    first, end = int(row["first_segment"]), int(row["end_segment"])
+    own = plan.segments[first:end]
+    before = first - 1
+    while before > 0 and plan.segments["flags"][before] & FLAG_PARAM:
+        before -= 1
+    speed = np.empty(end - first + 1)
+    speed[0] = plan.segments["end_speed"][before] if before >= 0 else 0
+    speed[1:] = own["end_speed"]
+    speed *= float(row["speed_mm_s"]) / RATIO_ONE
+    ticks = ticks_of(own)
+    way = 0.5 * (speed[1:] + speed[:-1]) * ticks * TICK_S
+    return np.concatenate([[0.0], np.cumsum(way)]), speed, ticks
+
+
+def _joins(
+    plan: BuildPlan,
+    track: int,
+    dark_mm: float | None,
+    wish_mm: float,
+    cell: Cell,
+    limits: AxisLimits,
+) -> list[int]:
+    """Segments of a track to go on with, the best one first, its beginning last."""
+    first = int(plan.tracks["first_segment"][track])
+    if dark_mm is None:
+        return [first]
+    s, v, _ = _along(plan, track)
+    laser = cell.laser
+    lit = s[:-1] + v[:-1] * (laser.gate_latency_s + laser.gate_jitter_s)  # light at the latest
+    ratio = plan.segments["start_ratio"][first : first + len(lit)].astype(np.int64)
+    may = lit <= dark_mm - wish_mm
+    near = may & (lit >= dark_mm - wish_mm - SEARCH_MM)
+    even = near & (np.abs(ratio - RATIO_ONE) <= SAME_SPEED)
+    full = even & (v[:-1] >= 0.999 * float(plan.tracks["speed_mm_s"][track]))
+    before = np.append(v[0], v[:-2])
+    if math.isinf(limits.jerk_mm_s3):  # a speed that has just been reached will do
+        even |= near & (v[:-1] >= before) & (v[:-1] >= v[1:]) & (v[:-1] > 0.0)
+    else:  # acceleration has to be none on both sides
+        steady = np.append(True, np.abs(ratio[:-1] - RATIO_ONE) <= SAME_SPEED)
+        full, even = full & steady, even & steady
+    found: list[int] = []
+    for group in (full, even):
+        for i in np.flatnonzero(group)[::-1][:50]:
+            if int(i) not in found and i > 0:
+                found.append(int(i))
+    return [first + i for i in found] + [first]
+
+
+def _velocity(plan: BuildPlan, join: int, limits: AxisLimits) -> np.ndarray:
+    """Velocity of the axes at the start of a segment, axis units/s, rounding averaged out."""
+    n = len(limits.steps_per_unit)
+    segments = plan.segments
+    row = segments[join]
+    ratio = float(row["start_ratio"]) / RATIO_ONE
+    steps = segments["steps"][join, :n].astype(np.float64)
+    ticks = float(ticks_of(segments[join : join + 1])[0])
+    i = join + 1
+    # further segments of the same speed in the same direction tell the direction better
+    while i < len(segments) and abs(ratio - 1.0) * RATIO_ONE <= SAME_SPEED:
+        if np.abs(steps).max() >= LOOK_STEPS:
+            break
+        other = segments[i]
+        own = other["steps"][:n].astype(np.float64)
+        size = float(np.linalg.norm(own) * np.linalg.norm(steps))
+        rough = float(np.abs(own).max()) < 20.0
+        if (
+            not other["flags"] & FLAG_GATE
+            or abs(int(other["start_ratio"]) - RATIO_ONE) > SAME_SPEED
+            or size == 0.0
+            or (not rough and float(own @ steps) < BEND_COS * size)
+        ):
+            break
+        steps += own
+        ticks += float(ticks_of(segments[i : i + 1])[0])
+        i += 1
+    if ticks == 0.0:
+        return np.zeros(n)
+    return ratio * steps / limits.steps_per_unit / (ticks * TICK_S)
+
+
+def _clear_steps(
+    plan: BuildPlan, ends: np.ndarray, track: int, here: np.ndarray, cell: Cell
+) -> int:
+    """Height, in steps of Z, that clears all that is laid: lifted above the layer at work."""
+    axis = cell.motion.axes[2]
+    first, end = (int(plan.tracks[track][k]) for k in ("first_segment", "end_segment"))
+    top = int(ends[first : end + 1, 2].max())
+    if track > 0:  # the tracks before are lower or as high
+        before = plan.tracks[track - 1]
+        top = max(top, int(ends[int(before["first_segment"]), 2]))
+    top = max(top, round((cell.substrate.top_mm - axis.range_mm[0]) * axis.steps_per_mm))
+    lift = math.ceil(cell.motion.travel_lift_mm * axis.steps_per_mm)
+    return min(max(top, int(here[2])) + lift, _high(cell))
+
+
+def _high(cell: Cell) -> int:
+    axis = cell.motion.axes[2]
+    return round((axis.range_mm[1] - axis.range_mm[0]) * axis.steps_per_mm)
+
+
+def _head(
+    plan: BuildPlan,
+    ends: np.ndarray,
+    track: int,
+    join: int,
+    dark_mm: float | None,
+    velocity: np.ndarray,
+    here: np.ndarray,
+    clear: int,
+    cell: Cell,
+    limits: AxisLimits,
+    powder: Powder | None,
+    remelt: bool,
+    recipe: Recipe,
+) -> Head:
+    """Everything before the plan's own segments."""
+    laser = cell.laser
+    ahead_s = SPARE_S + max(
+        laser.gate_latency_s + laser.gate_jitter_s, laser.power_latency_s + laser.power_jitter_s
+    )
+    segments = plan.segments
+    motion = np.flatnonzero((segments["flags"][:join] & FLAG_PARAM) == 0)
+    before = segments[motion[-1]] if len(motion) else None
+    end_speed = float(before["end_speed"]) / RATIO_ONE if before is not None else 1.0
+    params = np.flatnonzero(segments["flags"][:join] & FLAG_PARAM)
+    param = segments[params[-1:]]
+    floor = int(param["end_power"][0]) if len(param) else 0
+    own = _ramped(plan, track, join, dark_mm, floor, cell, recipe)
+    first_power = floor if len(own) else (int(before["end_power"]) if before is not None else 0)
+    if not len(own):
+        own = segments[join : join + 1].copy()
+        own["flags"] |= FLAG_TRACK_START
+
+    def approached(start: np.ndarray, wait_s: float, power: int) -> list[np.ndarray]:
+        """Lift, wait, over, down, run-up: all that is dark."""
+        begin, rush = approach.run_up(
+            ends[join], velocity, ahead_s, limits, power=power, end_speed=end_speed
+        )
+        up, over = start.copy(), begin.copy()
+        up[2] = over[2] = max(clear, int(begin[2]), int(start[2]))
+        for point in (begin, up, over):
+            _check_range(point, limits, cell, track)
+        lift = approach.straight(start, up, limits, power=0)
+        way = approach.straight(up, over, limits, power=0)
+        down = approach.straight(over, begin, limits, power=power)
+        moving_s = _duration_s([lift, way, down, rush])
+        return [lift, approach.standing(max(wait_s - moving_s, 0.0)), way, down, rush]
+
+    parts: list[np.ndarray] = [param] if len(param) else []
+    again: tuple[int, int] | None = None
+    start = here
+    if remelt and dark_mm is not None:
+        last = _first_after(plan, track, dark_mm)
+        end_velocity = _velocity(plan, last, limits) if last > join else np.zeros(0)
+        if end_velocity.any():
+            power = int(before["end_power"]) if before is not None else 0
+            parts += approached(start, 0.0, power)
+            strip = segments[join:last].copy()
+            strip["flags"][0] |= FLAG_TRACK_START
+            place = sum(len(p) for p in parts)
+            again = (place, place + len(strip))
+            start, out = approach.run_out(ends[last], end_velocity, ahead_s, limits, power=0)
+            _check_range(start, limits, cell, track)
+            parts += [strip, out]
+    done_s = _duration_s(parts)
+    wait_s = needs_s(plan, join, cell, powder) - done_s
+    parts += approached(start, wait_s, first_power)
+    opens = sum(len(p) for p in parts)
+    parts.append(own)
+    rows = np.concatenate(parts)
+    rows["flags"][:opens] &= 0xFF ^ FLAG_END
+    overlap = 0.0
+    if dark_mm is not None:
+        s, v, _ = _along(plan, track)
+        i = join - int(plan.tracks["first_segment"][track])
+        late_s = laser.gate_latency_s + laser.gate_jitter_s
+        overlap = max(float(dark_mm - s[i] - v[i] * late_s), 0.0)
+    return Head(rows, join, join + len(own), track, opens, here, overlap, again)
+
+
+def _ramped(
+    plan: BuildPlan,
+    track: int,
+    join: int,
+    dark_mm: float | None,
+    floor: int,
+    cell: Cell,
+    recipe: Recipe,
+) -> np.ndarray:
+    """Segments of the recipe's ramp-in, begun anew at the join; none when nothing is changed."""
+    first, end = (int(plan.tracks[track][k]) for k in ("first_segment", "end_segment"))
+    row = plan.tracks[track]
+    ramp_mm = recipe.settings_for(TrackKind(int(row["kind"])), int(row["layer"])).ramp_in_mm
+    if dark_mm is None or join == first or ramp_mm <= 0.0:
+        return np.zeros(0, SEGMENT)
+    s, v, _ = _along(plan, track)
+    lit = s[join - first] + v[join - first] * cell.laser.gate_latency_s
+    into = s[join - first + 1 :] + v[join - first + 1 :] * cell.laser.power_latency_s - lit
+    share = np.clip(into / ramp_mm, 0.0, 1.0)
+    n = min(int(np.searchsorted(share, 1.0)) + 1, end - join)
+    rows = plan.segments[join : join + n].copy()
+    full = rows["end_power"].astype(np.float64)
+    rows["end_power"] = np.rint(floor + np.maximum(full - floor, 0.0) * share[:n])
+    rows["flags"][0] |= FLAG_TRACK_START
+    return rows
+
+
+def _first_after(plan: BuildPlan, track: int, length_mm: float) -> int:
+    """First segment of a track that starts at or behind an arc length."""
+    s, _, _ = _along(plan, track)
+    return int(plan.tracks["first_segment"][track]) + int(np.searchsorted(s, length_mm))
+
+
+def _check_range(point: np.ndarray, limits: AxisLimits, cell: Cell, track: int) -> None:
+    n = len(limits.low)
+    outside = (point[:n] < limits.low) | (point[:n] > limits.high)
+    if outside.any():
+        k = int(np.argmax(outside))
+        axis = cell.motion.axes[k]
+        value = axis.range_mm[0] + float(point[k]) / axis.steps_per_mm
+        raise PlanError(
+            f"track {track}: its run-up would move axis {axis.name} to {value:.3f} mm, outside "
+            f"{axis.range_mm[0]:g} to {axis.range_mm[1]:g} mm"
+        )
+
+
+def _duration_s(parts: list[np.ndarray]) -> float:
+    return float(sum(int(ticks_of(p).sum()) for p in parts)) * TICK_S
+
+
+# --- the rest as a plan ----------------------------------------------------------------------
+
+
+def assemble(
+    plan: BuildPlan, head: Head, cell: Cell, recipe: Recipe, powder: Powder | None = None
+) -> BuildPlan:
+    """The rest as a plan of its own: indices from 0, tracks, layers, timeline and figures."""
+    segments = np.concatenate([head.segments, plan.segments[head.follow :]])
+    moved = head.opens - head.join  # the plan's index + moved = the rest's
+    opens_s = float(ticks_of(segments[: head.opens]).sum()) * TICK_S
+    shift_s = opens_s - join_s(plan, head.join)
+    rows = plan.tracks[head.track :].copy()
+    rows["first_segment"] += moved
+    rows["end_segment"] += moved
+    rows["start_s"] += shift_s
+    rows["end_s"] += shift_s
+    rows["first_segment"][0], rows["start_s"][0] = head.opens, opens_s
+    laid_mm = bead_length_mm(plan, head.track, head.join)
+    cut = min(laid_mm / max(float(rows["length_mm"][0]), 1e-12), 1.0)
+    rows["length_mm"][0] -= laid_mm
+    before = segment_energy(plan.segments, cell.laser.rated_power_w)
+    row = plan.tracks[head.track]
+    whole_j = float(before[int(row["first_segment"]) : int(row["end_segment"])].sum())
+    energy = segment_energy(segments, cell.laser.rated_power_w)
+    left_j = float(energy[head.opens : int(rows["end_segment"][0])].sum())
+    rows["energy_j"][0] *= left_j / whole_j if whole_j > 0.0 else 1.0
+    path, rows = _path(plan, rows, row, cut)
+    if head.remelt is not None:
+        rows = np.concatenate([_remelt_row(rows[0], segments, head.remelt, energy), rows])
+    rest = replace(
+        plan,
+        segments=segments,
+        start_steps=np.array(head.start_steps, dtype=np.int64),
+        tracks=rows,
+        layers=_layers(plan, head, shift_s, 0 if head.remelt is None else 1),
+        timeline=rest_timeline(plan, head.join, opens_s, cell, powder),
+        path_mm=path,
+    )
+    return replace(rest, figures=rest_figures(plan, rest, recipe, cell))
+
+
+def _path(
+    plan: BuildPlan, rows: np.ndarray, whole: np.ndarray, cut: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the beads that are left; the first one's from the join on."""
+    first, n = int(whole["first_point"]), int(whole["n_points"])
+    own = plan.path_mm[first : first + n]
+    if n >= 2 and cut > 0.0:
+        s = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(own, axis=0), axis=1))])
+        at = cut * s[-1]
+        start = np.array([[np.interp(at, s, own[:, k]) for k in range(3)]])
+        own = np.concatenate([start, own[s > at + 1e-9]])
+        if len(own) < 2:
+            own = np.concatenate([start, plan.path_mm[first + n - 1 : first + n]])
+    rows["n_points"][0] = len(own)
+    rows["first_point"] = np.cumsum(rows["n_points"]) - rows["n_points"]
+    return np.concatenate([own, plan.path_mm[first + n :]]), rows
+
+
+def _remelt_row(
+    row: np.ndarray, segments: np.ndarray, where: tuple[int, int], energy: np.ndarray
+) -> np.ndarray:
+    """The pass without powder as a track of its own; it shares the first track's points."""
+    out = np.array([row], dtype=TRACK_ROW)
+    first, end = where
+    ticks = ticks_of(segments)
+    out["first_segment"], out["end_segment"] = first, end
+    out["start_s"] = float(ticks[:first].sum()) * TICK_S
+    out["end_s"] = float(ticks[:end].sum()) * TICK_S
+    out["powder_g_min"] = 0.0
+    out["energy_j"] = float(energy[first:end].sum())
+    speed = segments["end_speed"][first:end].astype(np.float64) / RATIO_ONE
+    out["length_mm"] = float((speed * ticks[first:end]).sum()) * TICK_S * float(row["speed_mm_s"])
+    out["n_points"] = 0
+    return out
+
+
+def _layers(plan: BuildPlan, head: Head, shift_s: float, more: int) -> np.ndarray:
+    """Layers from the one that is gone on with."""
+    layer = int(plan.tracks["layer"][head.track])
+    rows = plan.layers[plan.layers["layer"] >= layer].copy().astype(LAYER_ROW)
+    rows["start_s"] += shift_s
+    rows["end_s"] += shift_s
+    rows["first_track"] += more - head.track
+    if len(rows):
+        rows["start_s"][0] = 0.0
+        gone = max(0, more - int(rows["first_track"][0]))
+        rows["first_track"][0] = 0
+        rows["n_tracks"][0] += more - gone if gone else more
+    return rows
+
+
+__all__ = ["Head", "Place", "Powder", "assemble", "ends_steps", "place_at", "resume_plan"]
