@@ -5,6 +5,7 @@ there are; a new law is a function in it.
 
 trapezoid        constant acceleration, junction speeds by Klipper's published rule
 friction_circle  corners rounded within the path tolerance, total acceleration within its limit
+jerk             the trapezoid's corner speeds, and the path's jerk limited at every instant
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from controller.errors import PlanError
 from controller.planning.arc_law import trapezoid_on_arcs
 from controller.planning.curve import Polyline
 from controller.planning.friction_circle import friction_circle
+from controller.planning.jerk import jerk
 from controller.planning.profile import MotionLimits, Profile
 
 # (points (n + 1, 3), speed limits (n,), limits, arcs' middles (n, 3) or None) -> profile
@@ -53,7 +55,7 @@ def trapezoid(
     )
 
 
-MODES: dict[str, Law] = {"trapezoid": trapezoid, "friction_circle": friction_circle}
+MODES: dict[str, Law] = {"trapezoid": trapezoid, "friction_circle": friction_circle, "jerk": jerk}
 
 
 def plan_profile(
