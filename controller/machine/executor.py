@@ -268,7 +268,7 @@ class Executor:
                 return
             if self._sequence is None or self._sequence.done():
                 self.machine.to(State.EXECUTE, "axes move again")
-                self.emit("resume", {"segment": m.segment})
+                self.emit("resume", {"cause": self.progress.told, "segment": m.segment})
 
     # --- commands ------------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class Executor:
             raise StateError(f"a job cannot be loaded in state {self.state.name}")
         self.job = job
         self.cursor = PlanCursor(job.plan)
-        self.limits = Limits.of(self.cell, job.recipe.material)
+        self.limits = Limits.of(self.cell, *job.recipe.powders)
 
     def blockers(
         self, record_folder: Path | None, mode: UnitMode | None = None

@@ -38,6 +38,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
+        self.told = ""  # how the build was gone on with last
         self._seen: tuple[int, int, int, float] | None = None  # segment, us into it, clock, scale
         # the light's end: newest status before it, and the event's segment and clock
         self._dark: tuple[tuple[int, int, int, float] | None, int, int] | None = None
@@ -45,7 +46,7 @@ class Progress:
 
     def begin(self, plan: BuildPlan) -> None:
         """A build begins."""
-        self.parts = [Part(plan)]
+        self.parts, self.told = [Part(plan)], "goes on along the plan"
         self._seen = self._dark = self._lit = None
 
     @property
@@ -115,6 +116,10 @@ class Progress:
         event = rest_event(self.part, rest.head, rest.at, rest.powder)
         part = next_part(self.part, rest.head, rest.plan)
         self.parts.append(part)
+        laid = f"{rest.head.overlap_mm:.2f} mm before the light's end"
+        again = ", with a remelt pass" if rest.head.remelt is not None else ""
+        where = laid if rest.head.overlap_mm > 0.0 else "at a bead's beginning"
+        self.told = f"goes on {where}{again}; held by: {cause}"
         ex.emit(REST, {"cause": cause, **event})
         before = ex.cursor
         ex.cursor = PlanCursor(rest.plan, part.base, round(part.shift_s * 1e6), part.first_track)

@@ -110,13 +110,14 @@ TELEMETRY_TYPE: Final = "lmd_msgs/msg/Telemetry"
 #   command   {"what", "who", "args"}: a command of an operator or client, and its answer
 #   layer     {"layer"}: first track of a layer has begun
 #   hold / resume {"cause", "segment"}
+#   rest      a rest of the plan is executed from here on (controller.planning.parts)
 #   link      {"code", "args", "device_us"}: an entry of the motion controller's event log
 #   device    {"device", "text"}
 #   log       {"level", "text"}
 #   record_end {"state"}: written by close(), always the last
 EVENT_KINDS: Final = (
     "state", "alarm", "alarm_ack", "alarm_clear", "override", "command", "layer", "hold",
-    "resume", "link", "device", "log", "record_end",
+    "resume", "rest", "link", "device", "log", "record_end",
 )  # fmt: skip
 
 # Keys of the header message. It is sealed, but outside of the content hash, so wall time,
@@ -128,10 +129,11 @@ EVENT_KINDS: Final = (
 #   materials      [{"hopper", "powder", "lot", "mass_g"}]
 #   seed, scenario, time ("real" | "virtual" | "null"), plan_hash, calibrations (dict)
 #   deviations     [str]: what production mode would have refused
+#   resumes        {"record", "content_hash", "started_wall", "restarts"}: the build it goes on with
 HEADER_KEYS: Final = (
     "started_wall", "operator", "cell", "cell_title", "simulated", "mode", "recipe",
     "recipe_sha256", "part", "software", "devices", "materials", "seed", "scenario", "time",
-    "plan_hash", "calibrations", "deviations",
+    "plan_hash", "calibrations", "deviations", "resumes",
 )  # fmt: skip
 
 

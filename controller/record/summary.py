@@ -6,6 +6,7 @@ simulator's trace (None on a real cell, which has no such witness). Each is
 source cannot tell is None, never 0.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 from controller.config import Cell, parse_model
 from controller.errors import LmdError, RecordError
 from controller.model import BuildPlan
+from controller.planning.parts import Part
 from controller.recipes import Recipe, parse_recipe
+from controller.record import rests
 from controller.record import schema as s
 from controller.record.reader import Record, Trace, read_record, read_trace
-from firmware_bridge.segments import FLAG_PARAM, ticks_of
+from firmware_bridge.segments import ticks_of
 
 FIGURES = ("duration_s", "emission_s", "energy_j", "powder_g", "deposited_g", "layers")
 MAX_GAP_S = 0.5  # a longer hole in the telemetry is not bridged by integration
@@ -25,8 +28,11 @@ MAX_GAP_S = 0.5  # a longer hole in the telemetry is not bridged by integration
 Figures = dict[str, float | int | None]
 
 
-def planned(plan: BuildPlan) -> Figures:
-    """The figures of a job."""
+def planned(plan: BuildPlan, record: Record | None = None, parts: Sequence[Part] = ()) -> Figures:
+    """The figures of a job; of a build that was gone on with, of what it was to execute."""
+    cell = cell_of(plan)
+    if record is not None and len(parts) > 1 and cell is not None:
+        return rests.planned_of_parts(plan, parts, record, cell.laser.rated_power_w)
     return {key: plan.figures.get(key) for key in FIGURES}
 
 
@@ -64,7 +70,7 @@ def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
     }
 
 
-def truth(trace: Trace, plan: BuildPlan | None = None) -> Figures:
+def truth(trace: Trace, plan: BuildPlan | None = None, parts: Sequence[Part] = ()) -> Figures:
     """The figures of a simulator's trace.
 
     ``duration_s`` runs from the start of the first segment to the end of the last, exact to
@@ -84,31 +90,31 @@ def truth(trace: Trace, plan: BuildPlan | None = None) -> Figures:
             first = int(ends["segment"][0])
             if 0 <= first < len(plan.segments):
                 first_us = int(ticks_of(plan.segments[first : first + 1])[0])
-            done = plan.tracks["end_segment"] - 1 <= int(ends["segment"].max())
-            figures["layers"] = len(np.unique(plan.tracks["layer"][done]))
+            numbers = ends["segment"].astype(np.int64)
+            figures["layers"] = rests.layers_done(parts or [Part(plan)], numbers)
         figures["duration_s"] = float(ends["t_us"][-1] - ends["t_us"][0] + first_us) * 1e-6
     return figures
 
 
-def position_error_steps(trace: Trace, plan: BuildPlan) -> tuple[int | None, int, int]:
+def position_error_steps(
+    trace: Trace, plan: BuildPlan, parts: Sequence[Part] = ()
+) -> tuple[int | None, int, int]:
     """Largest deviation over all segment ends, in steps of any axis; compared, expected.
 
-    The trace's positions against ``start_steps`` plus the sums of the plan's own steps.
-    ``None`` when nothing was executed: no samples are no proof. ``expected`` is the number
-    of segments with motion; less compared than expected: the build did not reach its end.
+    The trace's positions against ``start_steps`` plus the sums of the plan's own steps, for
+    each part of a build that was gone on with. ``None`` when nothing was executed: no samples
+    are no proof. ``expected`` is the number of segments with motion; less compared than
+    expected: the build did not reach its end.
     """
-    segments = plan.segments
-    steps = segments["steps"].astype(np.int64)
-    param = (segments["flags"] & FLAG_PARAM) != 0
-    steps[param] = 0  # not motion: sets the power floor and the override window
-    wanted = plan.start_steps.astype(np.int64) + np.cumsum(steps, axis=0)
+    parts = parts or [Part(plan)]
+    wanted, moves = rests.wanted_ends(parts)
     ends = trace.rows("segment_ends")
     index = ends["segment"].astype(np.int64)
-    known = (index >= 0) & (index < len(segments))
+    expected = rests.expected_moves(parts, index)
+    known = (index >= 0) & (index < len(wanted))
     index, have = index[known], ends["pos"][known].astype(np.int64)
-    moving = ~param[index]
+    moving = moves[index]
     index, have = index[moving], have[moving]
-    expected = int((~param).sum())
     if len(index) == 0:
         return None, 0, expected
     n_axes = min(have.shape[1], wanted.shape[1])
@@ -153,7 +159,7 @@ def summarise(folder: Path, plan: BuildPlan | None = None) -> dict[str, Any]:
 
     ``plan`` is read from the folder's job when not given. Keys: state, content_hash,
     planned, executed, truth, deviations_pct {executed, truth}, position_error_steps,
-    segments_executed, segments_planned, time_ratio, alarms, complete.
+    segments_executed, segments_planned, resumptions, time_ratio, alarms, complete.
     """
     record = read_record(folder)
     if plan is None:
@@ -164,12 +170,15 @@ def summarise(folder: Path, plan: BuildPlan | None = None) -> dict[str, Any]:
 
 def summarise_parts(record: Record, plan: BuildPlan | None, trace: Trace | None) -> dict[str, Any]:
     """As ``summarise``, of parts already read."""
-    plan_figures = planned(plan) if plan is not None else dict.fromkeys(FIGURES)
+    parts: Sequence[Part] = ()
+    if plan is not None:
+        parts = rests.parts_of_record(record, plan, cell_of(plan), recipe_of(plan))
+    plan_figures = planned(plan, record, parts) if plan is not None else dict.fromkeys(FIGURES)
     done = executed(record, plan)
-    true = truth(trace, plan) if trace is not None else None
+    true = truth(trace, plan, parts) if trace is not None else None
     error = compared = expected = None
     if trace is not None and plan is not None:
-        error, compared, expected = position_error_steps(trace, plan)
+        error, compared, expected = position_error_steps(trace, plan, parts)
     data = (record.final or {}).get("data") or {}
     return {
         "state": record.state,
@@ -185,6 +194,7 @@ def summarise_parts(record: Record, plan: BuildPlan | None, trace: Trace | None)
         "position_error_steps": error,
         "segments_executed": compared,
         "segments_planned": expected,
+        "resumptions": max(len(parts) - 1, 0),
         "time_ratio": data.get("time_ratio"),
         "alarms": alarms(record),
     }
