@@ -39,7 +39,12 @@ check: setup
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
+# rivals are extras: without them their rows have no ratio, and the rest runs all the same
 bench: setup
+	@$(PY) -c "import toppra, ruckig" 2>/dev/null || \
+		$(PY) -m pip install --quiet --disable-pip-version-check \
+		$$($(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])") || \
+		echo "bench: toppra and ruckig cannot be installed; their rows stay empty"
 	@$(PY) -m benchmarks
 
 soak: setup

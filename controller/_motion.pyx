@@ -344,7 +344,7 @@ def _without_zero_moves(
         if start_mm_s or end_mm_s:
             raise ValueError("a path of length zero cannot have an end speed above 0")
         return length_mm, np.zeros(n + 1), zero, accel_out, zero.copy()
-    kept = np.concatenate([xyz[first], xyz[n:]])
+    kept = np.concatenate([xyz[:1], xyz[first + 1]])
     _, v, peak, a, t = plan_trapezoid(
         kept, speed[keep], accel, jd, axis_speed, axis_accel, start_mm_s, end_mm_s
     )
@@ -471,7 +471,7 @@ def junction_limits(
         keep = length_mm > 0.0
         first = np.flatnonzero(keep)
         _, accel_out[keep], kept, corner = junction_limits(
-            np.concatenate([np.asarray(xyz)[first], xyz[n:]]), np.asarray(speed)[keep],
+            np.concatenate([xyz[:1], np.asarray(xyz)[first + 1]]), np.asarray(speed)[keep],
             accel_mm_s2, junction_deviation_mm, av, aa,
         )
         cruise = np.array(speed)
