@@ -219,9 +219,61 @@ def print_plan(
     size = " x ".join(number(float(v), 2) for v in part["extents_mm"])
     print_table(f"{part['name']}, {size} mm", ["", "planned", "unit"], rows, text_last=True)
     print()
+    if isinstance(figures.get("quality"), dict):
+        print_quality(figures["quality"])
+        print()
     notes = [*part.get("notes", ()), *warnings]
     pairs = [("notes" if n == 0 else "", text) for n, text in enumerate(notes)]
     print_pairs([*pairs, ("hash", str(figures["hash"])), ("job", str(job))])
+
+
+# name of a margin's unit by the end of its key; the first that fits
+_MARGIN_UNITS = (
+    ("_mm_s3", "mm/s3"), ("_mm_s2", "mm/s2"), ("_mm_s", "mm/s"), ("_deg_s2", "deg/s2"),
+    ("_deg_s", "deg/s"), ("_w_s", "W/s"), ("_w", "W"), ("_g_min", "g/min"), ("_s", "s"),
+)  # fmt: skip
+
+
+def print_quality(quality: dict[str, Any]) -> None:
+    """How true a plan is, and how near to its limits."""
+    error, slow, beam = quality["power_error"], quality["reduced_speed"], quality["beam"]
+    rows = [
+        ["power error, worst", number(error["worst_w"], 3), "W"],
+        ["", number(error["worst_pct"], 4), "% of full power"],
+        ["power error, rms", number(error["rms_w"], 3), "W"],
+    ]
+    for kind, e in quality["energy"].items():
+        if isinstance(e, dict):
+            span = f"{e['least_j_mm']:.1f} / {e['mean_j_mm']:.1f} / {e['greatest_j_mm']:.1f}"
+            rows.append([f"energy, {kind.replace('_', ' ')}", span, "J/mm least/mean/greatest"])
+    for below in (95, 50):
+        share = number(slow[f"below_{below}_pct"], 2)
+        seconds = number(slow[f"below_{below}_s"], 2)
+        rows.append([f"below {below} % of speed", seconds, f"s, {share} % of emission"])
+    for key, name in (
+        ("gate_on_mm", "left by jitter at gate on"),
+        ("gate_off_mm", "left by jitter at gate off"),
+        ("power_latency_mm", "left by the power's jitter"),
+        ("sum_mm", "all that is left, with a half step"),
+    ):
+        rows.append([name, number(beam[key], 4), "mm"])
+    for key, name in (
+        ("power_latency_pct", "left by the power's jitter"),
+        ("resolution_pct", "left by the source's resolution"),
+        ("sum_pct", "all that is left, with the plan's error"),
+    ):
+        rows.append([name, number(beam[key], 3), "% of full power"])
+    print_table("plan quality", ["", "planned", "unit"], rows, text_last=True)
+    print()
+    rows = []
+    for key, m in quality["margins"].items():
+        if m["limit"] is None or m["value"] is None:
+            continue
+        suffix, unit = next(((s, u) for s, u in _MARGIN_UNITS if key.endswith(s)), ("", ""))
+        name = key.removesuffix(suffix).replace("_", " ")
+        margin = number(round(m["margin_pct"], 1) + 0.0, 1)  # + 0.0: never -0.0
+        rows.append([name, number(float(m["value"])), number(float(m["limit"])), margin, unit])
+    print_table("limits", ["", "greatest", "limit", "margin, %", "unit"], rows, text_last=True)
 
 
 POSITION = ("position_error_steps", "segments_executed", "segments_planned")

@@ -11,6 +11,7 @@ from controller.errors import ConfigError, GeometryError
 
 TIME_MODES = ("real", "virtual", "null")
 UNIT_MODES = ("production", "development", "maintenance")
+TIME_LAWS = ("trapezoid", "friction_circle", "jerk")
 UNITS = ("mm", "inch", "m")
 GREATEST_SEED = (1 << 63) - 1
 GREATEST_SCALE = 1e6

@@ -25,7 +25,7 @@ import numpy as np
 
 from controller.config import Laser
 from controller.errors import PlanError
-from controller.planning.gate import Gates, bead_name, solve_gates
+from controller.planning.gate import Gates, bead_name, off_latency_s, solve_gates
 from controller.planning.motion_path import MovePath
 from controller.planning.profile import Profile
 from firmware_bridge.segments import POWER_FULL
@@ -313,11 +313,20 @@ def _between(
         _check_slewed(path, laser, all_t, all_p, item)
     gap = item[1:] != item[:-1]
     dt, change = np.diff(all_t), np.abs(np.diff(all_p))
-    # wait at both ends of a gap for the source's jitter, as far as there is time
+    # wait at both ends of a gap for the source's jitter, and as long as the gate's command is
+    # open there, as far as there is time
     spare = np.maximum(0.5 * (dt - change / limit), 0.0)
-    hold = np.minimum(np.minimum(laser.power_jitter_s + laser.gate_jitter_s, dt / 3.0), spare)
-    at = np.flatnonzero(gap & (change > 0.0) & (hold > 0.0))
-    t_more = np.concatenate([all_t[at] + hold[at], all_t[at + 1] - hold[at]])
+    jitter_s = laser.power_jitter_s + laser.gate_jitter_s
+    after_s = jitter_s + max(0.0, late - off_latency_s(laser))
+    before_s = jitter_s + max(0.0, laser.gate_latency_s - late)
+    most_s = np.minimum(dt / 3.0, spare)
+    at = np.flatnonzero(gap & (change > 0.0) & (most_s > 0.0))
+    t_more = np.concatenate(
+        [
+            all_t[at] + np.minimum(after_s, most_s[at]),
+            all_t[at + 1] - np.minimum(before_s, most_s[at]),
+        ]
+    )
     p_more = np.concatenate([all_p[at], all_p[at + 1]])
     place = np.concatenate([at + 1, at + 1])
     return PowerCurve(

@@ -94,6 +94,7 @@ def _beads_of_segments(
         values={
             "power": (energy[end] - energy[start]) / seconds,
             "speed": (length[end] - length[start]) / seconds,
+            "energy": (energy[end] - energy[start]) / np.maximum(length[end] - length[start], 1e-9),
             "time": time_s[start],
             "layer": layer.astype(np.float64),
         },
@@ -146,6 +147,7 @@ def _beads_of_path(plan: BuildPlan, width: float) -> Beads:
         values={
             "power": tracks["power_set_w"][owner],
             "speed": tracks["speed_mm_s"][owner],
+            "energy": (tracks["energy_j"] / np.maximum(tracks["length_mm"], 1e-9))[owner],
             "time": tracks["start_s"][owner],
             "layer": layer.astype(np.float64),
         },

@@ -17,15 +17,16 @@ from controller.model import BuildPlan
 from controller.record.beads import Beads, beads_of_plan
 from controller.record.summary import cell_of
 
-COLOUR_BY = ("power", "speed", "time", "layer")
+COLOUR_BY = ("power", "speed", "energy", "time", "layer")
 INK, MUTED, FAINT = "#1d2733", "#5c6875", "#c9d0d8"
 _LABEL = {
     "power": "laser power, W",
     "speed": "speed, mm/s",
+    "energy": "energy per length, J/mm",
     "time": "plan time, s",
     "layer": "layer",
 }
-_MAP = {"power": "heat", "speed": "viridis", "time": "plasma", "layer": "viridis"}
+_MAP = {"power": "heat", "speed": "viridis", "energy": "heat", "time": "plasma", "layer": "viridis"}
 _HEAT = (0.04, 0.80)  # part of the inferno map: full power is a glowing orange, not pale yellow
 
 

@@ -17,6 +17,7 @@ from tests.unit.planning_cases import (
     layer_slice,
     part,
     plan,
+    recipe_with,
     small_tracks,
     track,
 )
@@ -143,3 +144,52 @@ def test_warnings_are_carried_and_made():
 def test_bead_that_cannot_open_at_full_speed_is_told():
     hook = track([(140, 145), (140.004, 145), (140.0, 145.003), (145, 145)])
     assert any("open below full speed" in text for text in plan([hook]).warnings)
+
+
+def test_time_law_is_the_cells_unless_it_is_named():
+    assert plan().meta["time_law"] == CELL.motion.time_law
+    named = cell_with(("junction_deviation", 'time_law = "trapezoid"\njunction_deviation'))
+    assert plan(cell=named).meta["time_law"] == "trapezoid"
+    with pytest.raises(PlanError, match="time law 'sine' is not one of: trapezoid"):
+        plan(mode="sine")
+
+
+def test_plan_says_whether_an_override_can_be_executed():
+    assert plan().meta["power_law"] == "linear"
+    curved = recipe_with(('power_law = "linear"', 'power_law = "power"\npower_exponent = 0.7'))
+    assert plan(recipe=curved).meta["power_law"] == "power"
+    capped = recipe_with(('power_law = "linear"', 'power_law = "linear"\nenergy_cap = "90 J/mm"'))
+    assert plan(recipe=capped).meta["power_law"] == "energy_cap"
+
+
+def test_cap_and_slew_that_change_the_power_are_told_with_their_values():
+    capped = recipe_with(('power_law = "linear"', 'power_law = "linear"\nenergy_cap = "55 J/mm"'))
+    notes = plan(recipe=capped).warnings
+    assert any(
+        "energy_cap lowers the power of 8 of 8 beads" in note and "55 J/mm against 60 J/mm" in note
+        for note in notes
+    )
+    slow = cell_with(("spot_diameter", 'power_slew = "5000 W/s"\nspot_diameter'))
+    made = plan([track([(140, 145), (150, 145)])], cell=slow)
+    assert any(
+        "laser.power_slew 5000 W/s of cell 'sim'" in note and "by up to 25.0 W" in note
+        for note in made.warnings
+    )
+    # what the slew limit costs is in the measured error too: nothing is hidden
+    assert made.figures["max_power_error_w"] == pytest.approx(25.0, abs=0.1)
+
+
+def test_roomy_cap_is_not_told_as_taking_effect():
+    roomy = recipe_with(('power_law = "linear"', 'power_law = "linear"\nenergy_cap = "150 J/mm"'))
+    made = plan([track([(140, 145), (150, 145)])], recipe=roomy)
+    assert not any("energy_cap" in note for note in made.warnings)
+
+
+def test_refusal_of_the_power_names_cell_and_recipe():
+    low = recipe_with(('power_floor = "150 W"', 'power_floor = "10 W"'))
+    with pytest.raises(
+        PlanError,
+        match=r"bead 0 \(contour, layer 0\): power 10\.0 W .* \(power_floor\) below "
+        r"laser\.threshold_power 40 W.*\(cell 'sim', recipe '316l_general'\)",
+    ):
+        plan(recipe=low)

@@ -325,7 +325,7 @@ def test_show_draws_one_layer_from_above(plan, tmp_path: Path) -> None:
 def test_show_refuses_what_it_cannot_draw(plan, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="layer 8 is not in the job, it has layers 0 to 7"):
         show_job(plan, tmp_path / "a.png", layer=8)
-    with pytest.raises(RecordError, match="'heat' is not one of power, speed, time, layer"):
+    with pytest.raises(RecordError, match="'heat' is not one of power, speed, energy, time, layer"):
         show_job(plan, tmp_path / "a.png", "heat")
     with pytest.raises(RecordError, match=r"must end in \.png"):
         show_job(plan, tmp_path / "a.jpg")
