@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from controller import __version__, words
-from controller.errors import LmdError, VerifyError
+from controller.errors import ConfigError, LmdError, VerifyError
 
 app = typer.Typer(
     name="lmd",
@@ -129,11 +129,17 @@ def plan(
     units: Units = None,
     scale: Scale = 1.0,
     rotate: Rotate = None,
+    law: Annotated[
+        str | None,
+        typer.Option("--law", help="Time law: trapezoid, friction_circle or jerk; as the cell."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Plan only: CAD file to job file."""
     turn = _part_words(part, units, scale, rotate)
     words.new_file("-o", out, ".lmdjob")
+    if law is not None:
+        words.one_of("--law", law, words.TIME_LAWS)
 
     from controller.planning import write_job
     from controller.session import prepare_plan
@@ -141,7 +147,7 @@ def plan(
 
     with progress(not json) as tell:
         made = prepare_plan(
-            part, recipe, cell, units=units, scale=scale, rotate=turn, progress=tell
+            part, recipe, cell, units=units, scale=scale, rotate=turn, law=law, progress=tell
         )
         write_job(made, out)
     if json:
@@ -155,10 +161,16 @@ def show(
     job: Annotated[Path, typer.Argument(help="Job file, *.lmdjob.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Picture to write, *.png.")],
     colour: Annotated[
-        str, typer.Option("--colour", help="By power, speed, time or layer.")
+        str, typer.Option("--colour", help="By power, speed, energy, time or layer.")
     ] = "power",
     layer: Annotated[
         int | None, typer.Option("--layer", help="One layer, seen from above.")
+    ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Page on plan quality in place of the picture.")
+    ] = False,
+    track: Annotated[
+        int | None, typer.Option("--track", help="With --quality: the track shown; 0 is first.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -166,11 +178,18 @@ def show(
     words.job_file(job)
     words.new_file("-o", out, ".png")
 
+    if track is not None and not quality:
+        raise ConfigError(f"--track {track}: goes with --quality only")
+    if quality and (layer is not None or colour != "power"):
+        raise ConfigError("--quality: takes neither --layer nor --colour")
+
     from controller.planning.job import read_job
     from controller.record.pictures import show_job
+    from controller.record.quality_page import show_quality
     from controller.terminal import print_json
 
-    path = show_job(read_job(job), out, colour, layer)
+    read = read_job(job)
+    path = show_quality(read, out, track) if quality else show_job(read, out, colour, layer)
     if json:
         print_json({"picture": str(path)})
     else:
