@@ -7,6 +7,7 @@ attributes carry it: ``rated_power = "1 kW"`` is ``cell.laser.rated_power_w``.
 
 import re
 import tomllib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -58,6 +59,23 @@ class RotaryAxis(Strict):
         return self
 
 
+@dataclass(frozen=True)
+class MachineAxis:
+    """An axis of either kind, in its own unit: mm, or degrees where it turns.
+
+    Steps are counted from ``home``: the least end of a linear axis, 0 degrees of a rotary one.
+    """
+
+    name: str
+    unit: str  # "mm" | "deg"
+    steps_per_unit: float
+    home: float
+    least: float
+    most: float
+    speed: float
+    accel: float
+
+
 # kinematics -> names that the rotary axes may have, in order
 ROTARY_AXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "xyz": ((),),
@@ -91,6 +109,31 @@ class Motion(Strict):
     )
     axes: list[Axis] = Field(min_length=3, max_length=3)
     rotary: list[RotaryAxis] = Field(default_factory=list, max_length=3)
+
+    @property
+    def machine_axes(self) -> tuple[MachineAxis, ...]:
+        """All axes in the order of the wire: X, Y, Z, then the rotary ones, base to work."""
+        linear = (
+            MachineAxis(
+                a.name, "mm", a.steps_per_mm, a.range_mm[0], a.range_mm[0], a.range_mm[1],
+                a.speed_mm_s, a.accel_mm_s2,
+            )
+            for a in self.axes
+        )  # fmt: skip
+        rotary = (
+            MachineAxis(
+                a.name,
+                "deg",
+                a.steps_per_deg,
+                0.0,
+                a.range_deg[0],
+                a.range_deg[1],
+                a.speed_deg_s,
+                a.accel_deg_s2,
+            )
+            for a in self.rotary
+        )
+        return (*linear, *rotary)
 
     @model_validator(mode="after")
     def _xyz_first(self) -> "Motion":

@@ -1,7 +1,8 @@
 """Tracks to one path: run-up, emission, overrun, travel and lifts, move by move.
 
-The path starts where homing leaves the axes (every axis at the least end of its range) and
-ends lifted above the part. Positions are machine coordinates in mm.
+The path starts where homing leaves the axes (linear ones at the least end of their range,
+rotary ones at 0) and ends lifted above the part. Positions are plan coordinates in mm: machine
+position = work offset + plan - tool offset.
 """
 
 import math
@@ -15,12 +16,16 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import Track, TrackKind
+from controller.planning.joint_curve import JointCurve, join
+from controller.planning.joint_path import TravelBuilder, has_rotary_motion, make_run, track_rows
+from controller.planning.kinematics import Kinematics
 from controller.recipes import Recipe, TrackSettings
 
 # a corner this sharp (177.4 degrees or more) is a reversal: speed would touch zero with the
 # gate open, so the bead is planned as two
 REVERSAL_COS = -0.999
 RUN_UP_SPARE_MM = 0.01
+SOFT_LIMIT_SLACK = 1e-9  # offsets add rounding to a place that is exactly at a limit
 LEAST_MOVE_MM = 1e-7  # corners nearer than this are one point; a step is 2500 times longer
 
 
@@ -65,6 +70,15 @@ class MovePath:
     speed_mm_s: np.ndarray  # (n,) float64: limit, and nominal speed for the power law
     role: np.ndarray  # (n,) uint8, Role
     beads: np.ndarray  # (k,) BEAD_ROW
+    joints: JointCurve | None = None  # the path in the axes, where rotary axes move in it
+
+
+def home_axes(cell: Cell) -> np.ndarray:
+    """(K,) plan coordinates of every axis where homing leaves it: step 0. mm and degrees."""
+    motion = cell.motion
+    home = np.array([a.home for a in motion.machine_axes])
+    home[:3] += np.array(motion.tool_offset_mm) - np.array(motion.work_offset_mm)
+    return home
 
 
 def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +97,15 @@ def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 JERK_WORST_START = 1.0887
 
 
+def _ahead_s(cell: Cell) -> float:
+    """Time ahead of light at which the source's inputs may have to be at their values."""
+    laser = cell.laser
+    return max(
+        max(laser.gate_latency_s, laser.gate_off_latency_s or 0.0) + laser.gate_jitter_s,
+        laser.power_latency_s + laser.power_jitter_s,
+    )
+
+
 def run_up_mm(
     direction: np.ndarray, speed_mm_s: float, cell: Cell, mode: str | None = None
 ) -> float:
@@ -98,11 +121,7 @@ def run_up_mm(
     a = min(
         cell.motion.total_accel_mm_s2 * cell.motion.plan_share, float((axis_accel / share).min())
     )
-    laser = cell.laser
-    ahead_s = max(
-        max(laser.gate_latency_s, laser.gate_off_latency_s or 0.0) + laser.gate_jitter_s,
-        laser.power_latency_s + laser.power_jitter_s,
-    )
+    ahead_s = _ahead_s(cell)
     way = v * v / (2.0 * a)
     if (mode or cell.motion.time_law) == "jerk":
         j = cell.motion.jerk_mm_s3
@@ -170,6 +189,36 @@ class _Builder:
                           Role.TRAVEL)  # fmt: skip
 
 
+class _Settings:
+    """A recipe's settings by kind of track, looked up once each."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._known: dict[tuple[TrackKind, bool], TrackSettings] = {}
+
+    def of(self, track: Track, layer: int, where: str) -> TrackSettings:
+        """For one track that comes after ``layer``. Raises PlanError when it comes too late."""
+        if track.layer < layer:
+            raise PlanError(f"{where}: comes after layer {layer}; tracks are not in order")
+        key = (TrackKind(track.kind), track.layer == 0)
+        if key not in self._known:
+            self._known[key] = self._recipe.settings_for(key[0], track.layer)
+        return self._known[key]
+
+
+def _bead_row(
+    track: Track, own: TrackSettings, run_up_move: int, first_move: int, end_move: int
+) -> tuple:
+    """One BEAD_ROW."""
+    return (
+        track.layer, int(track.kind), run_up_move, first_move, end_move, own.power_w,
+        own.power_floor_w, own.speed_mm_s,
+        own.power_exponent if own.power_law == "power" else 1.0, own.energy_cap_j_mm,
+        own.gate_on_offset_mm, own.gate_off_offset_mm, own.ramp_in_mm, own.ramp_out_mm,
+        own.powder_g_min, own.carrier_l_min, own.shield_l_min,
+    )  # fmt: skip
+
+
 def build_path(
     tracks: Sequence[Track], recipe: Recipe, cell: Cell, mode: str | None = None
 ) -> MovePath:
@@ -182,26 +231,24 @@ def build_path(
     """
     if not tracks:
         raise PlanError("no tracks: nothing to deposit")
-    if cell.motion.kinematics != "xyz":
+    if has_rotary_motion(tracks, cell):
+        return _build_joint_path(tracks, recipe, cell)
+    tilted = next((n for n, t in enumerate(tracks) if t.tool_axis is not None), None)
+    if tilted is not None:
         raise PlanError(
-            f"cell {cell.name!r}: motion.kinematics {cell.motion.kinematics!r} cannot be "
-            "planned yet, only xyz"
+            f"track {tilted} of layer {tracks[tilted].layer}: a tool axis, and cell "
+            f"{cell.name!r} has no rotary axis (motion.kinematics {cell.motion.kinematics!r})"
         )
-    home = np.array([a.range_mm[0] for a in cell.motion.axes[:3]])
+    home = home_axes(cell)[:3]
     travel_mm_s, lift_mm = cell.motion.travel_speed_mm_s, cell.motion.travel_lift_mm
-    settings: dict[tuple[TrackKind, bool], TrackSettings] = {}
+    settings = _Settings(recipe)
     build = _Builder(home)
     beads: list[tuple] = []
     layer = tracks[0].layer
     clear_mm = max(cell.substrate.top_mm, float(home[2]))  # nothing solid is above this
     for number, track in enumerate(tracks):
         where = f"track {number} of layer {track.layer}"
-        if track.layer < layer:
-            raise PlanError(f"{where}: comes after layer {layer}; tracks are not in order")
-        key = (TrackKind(track.kind), track.layer == 0)
-        if key not in settings:
-            settings[key] = recipe.settings_for(key[0], track.layer)
-        own = settings[key]
+        own = settings.of(track, layer, where)
         points = distinct_points(track.points_mm, where)
         for piece in split_at_reversals(points):
             first, last = piece[1] - piece[0], piece[-1] - piece[-2]
@@ -224,13 +271,7 @@ def build_path(
             build.line(piece[1:], own.speed_mm_s, Role.EMIT)
             end_move = build.n_moves
             build.line(end.reshape(1, 3), own.speed_mm_s, Role.OVERRUN)
-            beads.append((
-                track.layer, int(track.kind), run_up_move, first_move, end_move, own.power_w,
-                own.power_floor_w, own.speed_mm_s,
-                own.power_exponent if own.power_law == "power" else 1.0, own.energy_cap_j_mm,
-                own.gate_on_offset_mm, own.gate_off_offset_mm, own.ramp_in_mm, own.ramp_out_mm,
-                own.powder_g_min, own.carrier_l_min, own.shield_l_min,
-            ))  # fmt: skip
+            beads.append(_bead_row(track, own, run_up_move, first_move, end_move))
             layer = track.layer
         clear_mm = max(clear_mm, float(points[:, 2].max()))
     lifted = build.at_mm.copy()
@@ -246,18 +287,81 @@ def build_path(
     return path
 
 
+def _build_joint_path(tracks: Sequence[Track], recipe: Recipe, cell: Cell) -> MovePath:
+    """As ``build_path``, with the table turning: see ``joint_path``."""
+    kin = Kinematics.of_cell(cell)
+    build = TravelBuilder(cell, kin, home_axes(cell))
+    settings = _Settings(recipe)
+    travel_mm_s = cell.motion.travel_speed_mm_s
+    speeds: list[np.ndarray] = []
+    roles: list[np.ndarray] = []
+    beads: list[tuple] = []
+    layer = tracks[0].layer
+
+    def note(count: int, speed_mm_s: float, role: Role) -> None:
+        speeds.append(np.full(count, speed_mm_s))
+        roles.append(np.full(count, role, dtype=np.uint8))
+
+    for number, track in enumerate(tracks):
+        where = f"track {number} of layer {track.layer}"
+        own = settings.of(track, layer, where)
+        points, tool = track_rows(track, where)
+        cuts = np.cumsum([0, *(len(p) - 1 for p in split_at_reversals(points))])
+        ahead_mm = own.speed_mm_s * _ahead_s(cell) + RUN_UP_SPARE_MM
+        for a, b in pairwise(cuts.tolist()):
+            run = make_run(
+                points[a : b + 1], tool[a : b + 1], own.speed_mm_s,
+                ahead_mm + max(0.0, -own.gate_on_offset_mm),
+                ahead_mm + max(0.0, own.gate_off_offset_mm),
+                np.radians(build.at[3:]), cell, kin, where, turning=track.tool_axis is not None,
+            )  # fmt: skip
+            start = run.axes[0]
+            # straight to the next bead only where nothing can be in between: same layer, same
+            # place of the table
+            still = np.abs(start[3:] - build.at[3:]).max() < 1e-9
+            direct = bool(beads) and track.layer == layer and still
+            note(build.to(start) if direct else build.over(start), travel_mm_s, Role.TRAVEL)
+            first = build.n_moves
+            build.add(run)
+            note(1, own.speed_mm_s, Role.RUN_UP)
+            note(b - a, own.speed_mm_s, Role.EMIT)
+            note(1, own.speed_mm_s, Role.OVERRUN)
+            beads.append(_bead_row(track, own, first, first + 1, build.n_moves - 1))
+            layer = track.layer
+        build.grow(points)
+    note(build.lift(), travel_mm_s, Role.TRAVEL)
+    curve = join(build.pieces, kin)
+    path = MovePath(
+        points_mm=curve.points_mm,
+        speed_mm_s=np.concatenate(speeds),
+        role=np.concatenate(roles),
+        beads=np.array(beads, dtype=BEAD_ROW),
+        joints=curve,
+    )
+    check_soft_limits(path, cell)
+    return path
+
+
 def check_soft_limits(path: MovePath, cell: Cell) -> None:
-    """Every corner inside the range of every axis; PlanError names axis, mm and move."""
+    """Every place inside the range of every axis; PlanError names axis, value, unit and move."""
     names = {Role.TRAVEL: "travel", Role.RUN_UP: "run-up", Role.EMIT: "bead",
              Role.OVERRUN: "overrun"}  # fmt: skip
-    for column, axis in enumerate(cell.motion.axes[:3]):
-        values = path.points_mm[:, column]
-        low, high = axis.range_mm
+    motion = cell.motion
+    rows, move = path.points_mm, np.maximum(np.arange(len(path.points_mm)) - 1, 0)
+    if path.joints is not None:
+        rows, move = path.joints.axes, np.concatenate([path.joints.move[:1], path.joints.move])
+    offset = np.zeros(rows.shape[1])
+    offset[:3] = np.array(motion.work_offset_mm) - np.array(motion.tool_offset_mm)
+    for column, axis in enumerate(motion.machine_axes[: rows.shape[1]]):
+        values = rows[:, column] + offset[column]
+        low, high = axis.least - SOFT_LIMIT_SLACK, axis.most + SOFT_LIMIT_SLACK
         outside = (values < low) | (values > high)
         if outside.any():
             worst = int(np.argmax(np.where(outside, np.maximum(low - values, values - high), 0)))
-            role = names[Role(int(path.role[max(worst - 1, 0)]))]
+            role = names[Role(int(path.role[move[worst]]))]
+            table = "motion.axes" if axis.unit == "mm" else "motion.rotary"
             raise PlanError(
-                f"axis {axis.name}: {role} to {values[worst]:.3f} mm, outside {low:g} to "
-                f"{high:g} mm (motion.axes {axis.name} range of cell {cell.name!r})"
+                f"axis {axis.name}: {role} to {values[worst]:.3f} {axis.unit}, outside "
+                f"{axis.least:g} to {axis.most:g} {axis.unit} ({table} {axis.name} range of cell "
+                f"{cell.name!r})"
             )

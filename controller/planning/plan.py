@@ -15,6 +15,7 @@ from controller.planning import composition, powder, quality
 from controller.planning import figures as told
 from controller.planning.gate import check_light, solve_gates
 from controller.planning.job import job_hash
+from controller.planning.joint_law import plan_joint_profile
 from controller.planning.laws import plan_profile
 from controller.planning.motion_path import MovePath, build_path
 from controller.planning.power import plan_power
@@ -70,7 +71,10 @@ def plan_build(
     limits = MotionLimits.of_cell(cell)
     blended = composition.materials_of(recipe, material, materials)
     path = build_path(tracks, recipe, cell, mode)
-    profile = plan_profile(path.points_mm, path.speed_mm_s, limits, mode)
+    if path.joints is not None:
+        profile = plan_joint_profile(path.joints, path.speed_mm_s, cell, mode)
+    else:
+        profile = plan_profile(path.points_mm, path.speed_mm_s, limits, mode)
     with _named(cell, recipe):
         gates = solve_gates(path, profile, cell.laser)
     dwell_s = powder.priming_dwell_s(

@@ -13,7 +13,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.errors import PlanError
-from controller.planning.motion_path import MovePath, Role
+from controller.planning.motion_path import MovePath, Role, home_axes
 from controller.planning.power import Gates, PowerCurve
 from controller.planning.profile import Profile
 from controller.planning.stream import (
@@ -40,15 +40,15 @@ class SegmentSet:
     duration_ticks: int
 
 
-def scale_of(cell: Cell) -> Scale:
-    """Steps of the cell's axes: X, Y, Z in mm, then the rotary ones in degrees.
+def scale_of(cell: Cell, *, rotary: bool) -> Scale:
+    """Steps of the cell's axes: X, Y, Z in mm, then the rotary ones in degrees if they move.
 
-    Position 0 of the firmware is the least end of each axis, where homing leaves it.
+    Position 0 of the firmware is where homing leaves each axis, here in plan coordinates.
     """
-    axes, rotary = cell.motion.axes[:3], cell.motion.rotary
+    axes = cell.motion.machine_axes if rotary else cell.motion.machine_axes[:3]
     return Scale(
-        steps_per_unit=np.array([a.steps_per_mm for a in axes] + [r.steps_per_deg for r in rotary]),
-        origin=np.array([a.range_mm[0] for a in axes] + [r.range_deg[0] for r in rotary]),
+        steps_per_unit=np.array([a.steps_per_unit for a in axes]),
+        origin=home_axes(cell)[: len(axes)],
     )
 
 
@@ -95,7 +95,7 @@ def make_segments(
     if (off_tick <= on_tick).any():
         bad = int(np.argmax(off_tick <= on_tick))
         raise PlanError(f"bead {bad}: shorter than one tick of 1 us")
-    stream = SegmentStream(scale_of(cell))
+    stream = SegmentStream(scale_of(cell, rotary=path.joints is not None))
     whole = window_of(path, profile, gates, power, recipe, cell)
     ends = range(WINDOW_PHASES, len(profile.a_mm_s2), WINDOW_PHASES)
     made = [stream.push(window) for window in split(whole, ends)]

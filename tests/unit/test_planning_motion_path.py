@@ -1,5 +1,7 @@
 """The path: run-ups, lifts, soft limits, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,13 +90,12 @@ def test_lift_above_the_z_axis_is_refused():
         build_path(small_tracks(), RECIPE, low)
 
 
-def test_no_tracks_wrong_order_and_foreign_kinematics_are_refused():
+def test_no_tracks_wrong_order_and_tool_axes_without_a_table_are_refused():
     with pytest.raises(PlanError, match="no tracks"):
         build_path([], RECIPE, CELL)
     with pytest.raises(PlanError, match="not in order"):
         build_path(list(reversed(small_tracks())), RECIPE, CELL)
-    # a cell file with other kinematics is refused on reading; the planner does not rely on that
-    motion = CELL.motion.model_copy(update={"kinematics": "xyz_ac_table"})
-    ac = CELL.model_copy(update={"motion": motion})
-    with pytest.raises(PlanError, match="xyz_ac_table"):
-        build_path(small_tracks(), RECIPE, ac)
+    flat = small_tracks()[0]
+    tilted = replace(flat, tool_axis=np.tile([0.0, 0.6, 0.8], (len(flat.points_mm), 1)))
+    with pytest.raises(PlanError, match="track 0 of layer 0: a tool axis, and cell 'sim' has no"):
+        build_path([tilted], RECIPE, CELL)
