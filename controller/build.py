@@ -84,7 +84,7 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
     cell_path = find_file("cells", wish.cell)
     cell, _ = load_cell(str(cell_path))
     time_mode = wish.time_mode or ("virtual" if cell.simulated else "real")
-    scenario = _check_wish(wish, cell, time_mode)
+    scenario = check_wish(wish, cell, time_mode)
     launch.check_devices(cell, cell_path)
     check_room(wish.out, 0.0)
     plan = prepare_plan(
@@ -97,6 +97,21 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
         strict=wish.mode == "production",
         progress=lambda share, text: tell(0.2 * share, text),
     )
+    header = {"part": plan.part["name"], "seed": wish.seed, "time": time_mode}
+    return execute(plan, cell, cell_path, wish, time_mode, scenario, header, tell)
+
+
+def execute(
+    plan: BuildPlan,
+    cell: Cell,
+    cell_path: Path,
+    wish: Wish,
+    time_mode: str,
+    scenario: Path | None,
+    header: dict[str, Any],
+    tell: Tell,
+) -> dict[str, Any]:
+    """Build a plan on a cell that is started for it; ``wish`` says where to and how."""
     check_room(wish.out, float(plan.figures["duration_s"]))
     if not key_path().exists():
         make_key()
@@ -114,7 +129,6 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
                 scenario=scenario,
                 seed=wish.seed,
             ) as server:
-                header = {"part": plan.part["name"], "seed": wish.seed, "time": time_mode}
                 if scenario is not None:
                     header["scenario"] = scenario.stem
                 result = _on_cell(server, run_dir, job, folder, wish.mode, header, tell)
@@ -123,7 +137,7 @@ def build_part(wish: Wish, tell: Tell = _quiet) -> dict[str, Any]:
         return _conclude(result, plan, cell, folder, tell)
 
 
-def _check_wish(wish: Wish, cell: Cell, time_mode: str) -> Path | None:
+def check_wish(wish: Wish, cell: Cell, time_mode: str) -> Path | None:
     """Options that do not fit the cell are refused before any work."""
     words.one_of("--time", time_mode, words.TIME_MODES)
     words.one_of("--mode", wish.mode, words.UNIT_MODES)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from controller import words
 from controller.errors import RecordError, VerifyError
 
 record = typer.Typer(help="Build records.", no_args_is_help=True, rich_markup_mode=None)
@@ -106,3 +107,55 @@ def export(
     else:
         for path in paths:
             print(path)
+
+
+def resume(
+    record_folder: Annotated[
+        Path, typer.Argument(help="Record of the interrupted build, or a folder of records.")
+    ],
+    cell: Annotated[
+        str, typer.Option("--cell", help="Cell: name or path; default: the record's.")
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the record's folder.")] = (
+        Path("records")
+    ),
+    time: Annotated[
+        str | None, typer.Option("--time", help="real, virtual or null; default virtual.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="Faults to inject: name or path.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything that varies.")] = 1,
+    mode: Annotated[
+        str, typer.Option("--mode", help="production, development or maintenance.")
+    ] = "development",
+    json: Json = False,
+) -> None:
+    """Go on with an interrupted build, from what its record says was executed.
+
+    Makes a record of its own that names the old one.
+    """
+    words.seed(seed)
+    words.one_of("--mode", mode, words.UNIT_MODES)
+    if time is not None:
+        words.one_of("--time", time, words.TIME_MODES)
+    where = find_record(record_folder)
+
+    from controller.build import Wish
+    from controller.cli import Unfinished
+    from controller.restart import resume_build
+    from controller.terminal import print_build, print_json, progress
+
+    wish = Wish(
+        part=where, cell=cell, out=out, time_mode=time, scenario=scenario, seed=seed, mode=mode
+    )
+    with progress(not json) as tell:
+        result = resume_build(where, wish, tell)
+    if json:
+        print_json(result)
+    else:
+        print_build(result)
+    if not result["sealed"]:
+        raise VerifyError(f"{result['record']}: DAMAGED: {result['problems'][0]}")
+    if result["state"] != "COMPLETE":
+        raise Unfinished(result["state"], result["alarms"])

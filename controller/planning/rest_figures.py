@@ -68,6 +68,16 @@ def rest_figures(plan: BuildPlan, rest: BuildPlan, recipe: Recipe, cell: Cell) -
         powder_g=fed,
         deposited_g=recipe.catchment * laid,
     )
+    by_hopper = plan.figures.get("powder_g_by_hopper")
+    before_g = float(plan.figures.get("powder_g") or 0.0)
+    if by_hopper and before_g > 0.0:
+        figures["powder_g_by_hopper"] = [g * fed / before_g for g in by_hopper]
+    cost, before_s = plan.figures.get("cost"), float(plan.figures.get("duration_s") or 0.0)
+    if cost and before_s > 0.0 and before_g > 0.0:
+        share = {"powder_usd": fed / before_g}
+        times = figures["duration_s"] / before_s
+        own = {k: v * share.get(k, times) for k, v in cost.items() if k != "total_usd"}
+        figures["cost"] = {**own, "total_usd": sum(own.values())}
     if "deposit_volume_mm3" in figures and plan.figures.get("deposited_g"):
         share = figures["deposited_g"] / plan.figures["deposited_g"]
         figures["deposit_volume_mm3"] = plan.figures["deposit_volume_mm3"] * share

@@ -9,7 +9,7 @@ import pytest
 
 from controller import build
 from controller.api.protocol import CallError
-from controller.build import Wish, _check_wish, _record_folder, follow, make_ready, new_folder
+from controller.build import Wish, _record_folder, check_wish, follow, make_ready, new_folder
 from controller.build import noted_interrupts as noting
 from controller.config import load_cell
 from controller.errors import ApiError, ConfigError, RecordError
@@ -186,4 +186,4 @@ def test_a_wish_is_checked_for_callers_from_python_too(wish, said):
     cell, _ = load_cell("sim")
     full = Wish(part=Path("x.stl"), **wish)
     with pytest.raises(ConfigError, match=said):
-        _check_wish(full, cell, full.time_mode or "virtual")
+        check_wish(full, cell, full.time_mode or "virtual")
