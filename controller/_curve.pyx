@@ -46,7 +46,7 @@ cdef inline double _direction(
 
 
 cdef void _round(
-    const double* xyz, double tolerance, const uint8_t* fixed,
+    const double* xyz, double tolerance, double enough, const uint8_t* fixed,
     double* radius, double* half, double* middle, Py_ssize_t n,
 ) noexcept nogil:
     """Arc at each inner corner; ``fixed`` corners (NULL: none) get none."""
@@ -76,6 +76,7 @@ cdef void _round(
             c = 0.5 * sqrt(x * x + y * y + z * z)
             t = 1.0 / (1.0 + c)  # s t = tan(turn / 4): the deviation per touch length
             e = least(0.5 * least(d[k], d[k + 1]), tolerance / (s * t))
+            e = least(e, enough * s / most(c, TINY))
             # a quarter turn's arc tangent over s, by two more halvings and its series
             t = t / (1.0 + sqrt(1.0 + s * t * s * t))
             t = t / (1.0 + sqrt(1.0 + s * t * s * t))
@@ -191,7 +192,7 @@ def _refuse(name, values):
         raise ValueError(f"{name} {values[bad]} at index {bad}: must be finite and above 0")
 
 
-def round_corners(points_mm, double tolerance_mm, fixed=None):
+def round_corners(points_mm, double tolerance_mm, fixed=None, double enough_mm=1e12):
     """Arcs at the corners of a polyline, tangent to both moves, within half of each move.
 
     Parameters
@@ -199,6 +200,8 @@ def round_corners(points_mm, double tolerance_mm, fixed=None):
     points_mm : (n + 1, 3) float64, mm    no two neighbours nearer than 1 nm
     tolerance_mm : float, > 0             greatest distance of a corner from its arc
     fixed : (n + 1,) uint8 or None        corners that are not to be rounded
+    enough_mm : float, > 0                radius that no arc needs to exceed: long moves that
+        hardly turn stay straight for the most part, and can be sped up on
 
     Returns radius (n + 1,) mm (0: the corner is sharp; 1e60 at both ends and where fixed), half
     the arc's length (n + 1,) mm and length of the straight rest (n,) mm. Raises ValueError.
@@ -208,6 +211,7 @@ def round_corners(points_mm, double tolerance_mm, fixed=None):
     cdef const uint8_t[::1] flags
     cdef const uint8_t* flag = NULL
     _refuse("path_tolerance_mm", [tolerance_mm])
+    _refuse("enough_mm", [enough_mm])
     if fixed is not None:
         flags = np.ascontiguousarray(fixed, dtype=np.uint8)
         if flags.shape[0] != n + 1:
@@ -216,7 +220,7 @@ def round_corners(points_mm, double tolerance_mm, fixed=None):
     radius_mm, half_mm, middle_mm = np.empty(n + 1), np.empty(n + 1), np.empty(n)
     cdef double[::1] r = radius_mm, h = half_mm, m = middle_mm
     with nogil:
-        _round(&xyz[0, 0], tolerance_mm, flag, &r[0], &h[0], &m[0], n)
+        _round(&xyz[0, 0], tolerance_mm, enough_mm, flag, &r[0], &h[0], &m[0], n)
     if not middle_mm.sum() + half_mm.sum() < np.inf:
         rows = np.asarray(xyz)
         broken = ~np.isfinite(rows).all(axis=1)

@@ -1,8 +1,11 @@
 """Arcs kept as arcs: a move through a middle point is part of a circle in space."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
+from controller.errors import PlanError
 
 # an arc that leaves its chord by less is straight: a thousandth of a motor step
 LEAST_SAGITTA_MM = 1e-6
@@ -112,3 +115,52 @@ def move_tangents(points_mm: np.ndarray, arcs: Arcs) -> tuple[np.ndarray, np.nda
     first[arcs.move], last[arcs.move] = arcs.tangents()
     length[arcs.move] = arcs.length_mm
     return length, first, last
+
+
+@dataclass(frozen=True)
+class BeadPiece:
+    """Part of a bead between two reversals, without moves of no length."""
+
+    points_mm: np.ndarray  # (m + 1, 3)
+    through_mm: np.ndarray  # (m, 3)
+    first: np.ndarray  # (3,) unit tangent at its start
+    last: np.ndarray  # (3,) and at its end
+
+
+def arc_pieces(
+    points_mm: np.ndarray,
+    through_mm: np.ndarray,
+    where: str,
+    least_mm: float,
+    reversal_cos: float,
+) -> list[BeadPiece]:
+    """A track with arcs, cut at its reversals.
+
+    Straight moves whose ends are nearer than ``least_mm`` in every axis are left out; a corner
+    is a reversal when the cosine between its tangents is below ``reversal_cos``. Raises
+    PlanError that begins with ``where``.
+    """
+    points = np.asarray(points_mm, dtype=np.float64)
+    through = np.asarray(through_mm, dtype=np.float64)
+    if through.shape != (len(points) - 1, 3):
+        raise PlanError(
+            f"{where}: through_mm of shape {through.shape}, needed ({len(points) - 1}, 3) in mm"
+        )
+    kept = [0]
+    for i in range(1, len(points)):
+        far = np.abs(points[i] - points[kept[-1]]).max() > least_mm
+        if far or not np.isnan(through[i - 1]).all():
+            kept.append(i)
+    if len(kept) < 2:
+        raise PlanError(f"{where}: the bead has no length (all points within {least_mm} mm)")
+    points, through = points[kept], through[np.array(kept[1:]) - 1]
+    try:
+        arcs = Arcs.of(points, through)
+    except ValueError as exc:
+        raise PlanError(f"{where}: {exc}") from None
+    _, first, last = move_tangents(points, arcs)
+    cosine = np.einsum("ij,ij->i", first[1:], last[:-1])
+    cuts = [0, *(int(i) + 1 for i in np.flatnonzero(cosine < reversal_cos)), len(points) - 1]
+    return [
+        BeadPiece(points[a : b + 1], through[a:b], first[a], last[b - 1]) for a, b in pairwise(cuts)
+    ]

@@ -85,11 +85,15 @@ def moves_with_length(points_mm: np.ndarray, arcs: Arcs) -> np.ndarray:
 
 
 def round_path(
-    points_mm: np.ndarray, tolerance_mm: float, through_mm: np.ndarray | None = None
+    points_mm: np.ndarray,
+    tolerance_mm: float,
+    through_mm: np.ndarray | None = None,
+    enough_mm: float = 1e12,
 ) -> RoundedPath:
     """Round the corners of a path; parameters as of ``laws.plan_profile``.
 
-    Raises ValueError for NaN, infinity, and for a path without length.
+    No rounding arc gets a radius above ``enough_mm``. Raises ValueError for NaN, infinity, and
+    for a path without length.
     """
     points = np.ascontiguousarray(points_mm, dtype=np.float64)
     arcs = Arcs.of(points, through_mm)
@@ -98,16 +102,18 @@ def round_path(
     if len(move) == 0:
         raise ValueError(f"the path has no length: {len(points) - 1} moves, all of 0 mm")
     if len(move) == len(keep) and not len(arcs.move):
-        rounding = _curve.round_corners(points, tolerance_mm)
+        rounding = _curve.round_corners(points, tolerance_mm, None, enough_mm)
         s = _corner_s(rounding)
         curve = RoundedCurve(points, s, points, s, rounding[0], rounding[1], arcs)
         return RoundedPath(curve, move, rounding, None, None)
     corner = np.concatenate([points[move], points[-1:]])
     if not len(arcs.move):
-        rounding = _curve.round_corners(corner, tolerance_mm)
+        rounding = _curve.round_corners(corner, tolerance_mm, None, enough_mm)
         bend = normal = None
     else:
-        corner, move, rounding, bend, normal = _with_arcs(points, corner, move, arcs, tolerance_mm)
+        corner, move, rounding, bend, normal = _with_arcs(
+            points, corner, move, arcs, tolerance_mm, enough_mm
+        )
     s = _corner_s(rounding)
     # a move's start: that of its first piece; without length, the end of what came before
     at = np.searchsorted(move, np.arange(len(keep) + 1))
@@ -124,7 +130,8 @@ def _corner_s(rounding: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray
 
 
 def _with_arcs(
-    points: np.ndarray, corner: np.ndarray, move: np.ndarray, arcs: Arcs, tolerance_mm: float
+    points: np.ndarray, corner: np.ndarray, move: np.ndarray, arcs: Arcs, tolerance_mm: float,
+    enough_mm: float,
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray,
            np.ndarray]:  # fmt: skip
     """Arc moves cut into pieces, with corners that need no rounding between them."""
@@ -148,7 +155,7 @@ def _with_arcs(
     fixed = np.zeros(len(places), dtype=np.uint8)
     fixed[:-1] |= piece_arc
     fixed[1:] |= piece_arc
-    radius, half, middle = _curve.round_corners(places, tolerance_mm, fixed)
+    radius, half, middle = _curve.round_corners(places, tolerance_mm, fixed, enough_mm)
     arc = which[owner[piece_arc]]
     middle[piece_arc] = arcs.length_mm[arc] / count[owner[piece_arc]]
     bend = np.full(len(owner), STRAIGHT_MM)
