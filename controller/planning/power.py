@@ -303,7 +303,8 @@ def _between(
     all_t, all_p, item = all_t[order], all_p[order], item[order]
     limit = NO_LIMIT_W_S if laser.power_slew_w_s is None else laser.power_slew_w_s * (1.0 - 1e-6)
     error_w, worst = 0.0, -1
-    if (np.abs(np.diff(all_p)) > limit * np.diff(all_t) * (1.0 + 1e-9) + 1e-9).any():
+    limited = laser.power_slew_w_s is not None  # else nodes that coincide would look too steep
+    if limited and (np.abs(np.diff(all_p)) > limit * np.diff(all_t) * (1 + 1e-9) + 1e-9).any():
         wanted_p = all_p
         lower = bool(np.isfinite(path.beads["energy_cap_j_mm"]).any())
         all_t, all_p, item, error = _slewed(all_t, wanted_p, item, limit, lower)
