@@ -232,3 +232,53 @@ def test_judge_refuses_what_does_not_fit():
             _judge.judge_power(*wrong, 0.0, 1000.0)
     with pytest.raises(ValueError, match="longest_s 0"):
         _judge.judge_power(*good, 0.0, 1000.0, 0.0)
+
+
+FAST = (('speed = ["6 mm/s", "16 mm/s"]', 'speed = ["6 mm/s", "60 mm/s"]'),
+        ('speed = "10 mm/s"', 'speed = "50 mm/s"'))  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["trapezoid", "friction_circle", "jerk"])
+@pytest.mark.parametrize("law", ["linear", "power"])
+def test_power_and_energy_are_true_in_every_time_law_and_power_law(mode, law):
+    exponent = "\npower_exponent = 0.6" if law == "power" else ""
+    recipe = recipe_with(*FAST, ('power_law = "linear"', f'power_law = "{law}"{exponent}'))
+    turn = np.linspace(0, np.pi, 60)
+    bow = np.column_stack([150 + 3 * np.cos(turn), 145 + 3 * np.sin(turn)])
+    tracks = [track(CORNER), track(bow), track([(150, 140), (152, 141), (153, 140)])]
+    made = plan(tracks, recipe=recipe, mode=mode)
+    error = made.figures["quality"]["power_error"]
+    assert 0.0 < error["worst_pct"] <= (0.1 if mode == "jerk" else 0.05)
+    assert error["worst_w"] == made.figures["max_power_error_w"]
+    path = build_path(tracks, recipe, CELL, mode)
+    profile = plan_profile(path.points_mm, path.speed_mm_s, MotionLimits.of_cell(CELL), mode)
+    profile = profile.after_dwell(made.meta["priming_dwell_s"])
+    gates = solve_gates(path, profile, CELL.laser)
+    wire = np.cumsum(made.segments["ticks_lo"].astype(np.int64)
+                     + (made.segments["ticks_hi"].astype(np.int64) << 16)) * 1e-6  # fmt: skip
+    moving = (made.segments["flags"] & 8) == 0
+    for bead in range(len(tracks)):
+        row = path.beads[bead]
+        t = np.arange(gates.on_s[bead], gates.off_s[bead], 5e-6)
+        s, v, _ = profile.state_at(t)
+        share = np.minimum((s - gates.s_on_mm[bead]) / 0.8, (gates.s_off_mm[bead] - s) / 0.8)
+        g = (v / row["speed_mm_s"]) ** row["power_exponent"]
+        ideal = 150 + 450 * g * np.clip(share, 0.0, 1.0)
+        out = np.interp(t - 0.003, wire[moving], made.segments["end_power"][moving] / 65.535)
+        window = ((s - s[0]) / 0.1).astype(int)
+        wanted, given = np.bincount(window, ideal), np.bincount(window, out)
+        np.testing.assert_allclose(given[:-1], wanted[:-1], rtol=2e-3)
+
+
+@pytest.mark.parametrize("mode", ["trapezoid", "friction_circle", "jerk"])
+def test_run_up_gives_full_speed_at_gate_on_in_every_time_law(mode):
+    recipe = recipe_with(*FAST)
+    lines = []
+    for k in range(8):  # lines at many angles, so that travel meets the run-up at many corners
+        c, s = math.cos(0.8 * k), math.sin(0.8 * k)
+        x, y = 150 + 14 * math.cos(2.1 * k), 150 + 14 * math.sin(2.1 * k)
+        lines.append(track([(x, y), (x + 8 * c, y + 8 * s)]))
+    made = plan(lines, recipe=recipe, mode=mode)
+    assert not any("below full speed" in note for note in made.warnings)
+    assert made.figures["quality"]["reduced_speed"]["below_95_s"] == 0.0
