@@ -291,7 +291,8 @@ class SegmentStream:
                     scale.steps_per_unit, scale.origin, steps[first:end],
                 )  # fmt: skip
             else:
-                axes = curve.axes_at(s_mm[first:end])
+                # near rest two lengths may be out of order by their last bit
+                axes = curve.axes_at(np.maximum.accumulate(s_mm[first:end]))
                 if axes.shape != (end - first, steps.shape[1]):
                     raise ValueError(f"the curve gives {axes.shape[1:]} axes, not {steps.shape[1]}")
                 if not np.isfinite(axes).all():

@@ -193,7 +193,7 @@ def test_frames_do_not_depend_on_how_rows_came():
     assert {len(f.payload) for f in read[:-1]} == {4 + 20 * 22}
 
 
-def endless(n_windows, moves=400):
+def endless(n_windows, moves=2000):
     """Windows of a zigzag that goes on, each made anew; the gate opens and shuts in each."""
     t0, s0, x0 = 0.0, 0.0, 0.0
     rng = np.random.default_rng(1)
@@ -227,11 +227,12 @@ def test_memory_is_one_window_however_long_the_stream():
             assert stream.held_phases <= 4
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert stream.n_segments > 390 * n_windows
+        assert stream.n_segments > 1990 * n_windows
         return most
 
     peak(2)
-    assert peak(400) <= 1.05 * peak(8)
+    # 200 windows held would be 20 MB; 0.3 MB are Python's own ups and downs
+    assert peak(200) <= peak(8) + 300_000
 
 
 def test_windows_that_do_not_join_are_refused():
