@@ -122,9 +122,17 @@ class BeadPiece:
     """Part of a bead between two reversals, without moves of no length."""
 
     points_mm: np.ndarray  # (m + 1, 3)
-    through_mm: np.ndarray  # (m, 3)
+    through_mm: np.ndarray | None  # (m, 3)
     first: np.ndarray  # (3,) unit tangent at its start
     last: np.ndarray  # (3,) and at its end
+
+    @property
+    def top_mm(self) -> float:
+        """Greatest z of the piece."""
+        top = float(self.points_mm[:, 2].max())
+        if self.through_mm is None:
+            return top
+        return float(Arcs.of(self.points_mm, self.through_mm).extent_mm()[1][:, 2].max(initial=top))
 
 
 def arc_pieces(

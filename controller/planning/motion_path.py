@@ -16,6 +16,7 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import Track, TrackKind
+from controller.planning.arcs import Arcs, BeadPiece, arc_pieces
 from controller.planning.joint_curve import JointCurve, join
 from controller.planning.joint_path import TravelBuilder, has_rotary_motion, make_run, track_rows
 from controller.planning.kinematics import Kinematics
@@ -71,6 +72,7 @@ class MovePath:
     role: np.ndarray  # (n,) uint8, Role
     beads: np.ndarray  # (k,) BEAD_ROW
     joints: JointCurve | None = None  # the path in the axes, where rotary axes move in it
+    through_mm: np.ndarray | None = None  # (n, 3): middle of the arc a move is; NaN: straight
 
 
 def home_axes(cell: Cell) -> np.ndarray:
@@ -127,6 +129,10 @@ def run_up_mm(
         j = cell.motion.jerk_mm_s3
         way = v * math.sqrt(v / j) if v * j <= a * a else 0.5 * v * (v / a + a / j)
         way *= JERK_WORST_START
+    elif (mode or cell.motion.time_law) == "friction_circle":
+        # the arc at the run-up's start takes up to 2.4 tolerances of it (right angle) in which
+        # speed gains less than on the straight
+        way += 2.5 * cell.motion.path_tolerance_mm
     return way + v * ahead_s + RUN_UP_SPARE_MM
 
 
@@ -162,6 +168,20 @@ def split_at_reversals(points: np.ndarray) -> list[np.ndarray]:
     return [points[a : b + 1] for a, b in pairwise(cuts)]
 
 
+def bead_pieces(track: Track, where: str) -> list[BeadPiece]:
+    """A track without repeats, cut at its reversals. Raises PlanError."""
+    points, through = track.points_mm, track.through_mm
+    if through is not None and not np.isnan(through).all():
+        distinct_points(points, where)  # refuses what is not finite
+        return arc_pieces(points, through, where, LEAST_MOVE_MM, REVERSAL_COS)
+    pieces = []
+    for piece in split_at_reversals(distinct_points(points, where)):
+        first, last = piece[1] - piece[0], piece[-1] - piece[-2]
+        first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
+        pieces.append(BeadPiece(piece, None, first, last))
+    return pieces
+
+
 class _Builder:
     """Appends moves; knows where the nozzle is."""
 
@@ -169,6 +189,7 @@ class _Builder:
         self.chunks: list[np.ndarray] = [start_mm.reshape(1, 3)]
         self.speeds: list[np.ndarray] = []
         self.roles: list[np.ndarray] = []
+        self.throughs: list[tuple[int, np.ndarray]] = []  # first move, rows; only of arcs
         self.at_mm = start_mm
         self.n_moves = 0
 
@@ -180,6 +201,15 @@ class _Builder:
         self.roles.append(np.full(n, role, dtype=np.uint8))
         self.at_mm = points[-1]
         self.n_moves += n
+
+    def through_mm(self) -> np.ndarray | None:
+        """(n, 3), None without arcs."""
+        if not self.throughs:
+            return None
+        rows = np.full((self.n_moves, 3), np.nan)
+        for first, through in self.throughs:
+            rows[first : first + len(through)] = through
+        return rows
 
     def travel(self, points: Sequence[np.ndarray], speed_mm_s: float) -> None:
         """Gate-off moves; those of no length are left out."""
@@ -249,17 +279,17 @@ def build_path(
     for number, track in enumerate(tracks):
         where = f"track {number} of layer {track.layer}"
         own = settings.of(track, layer, where)
-        points = distinct_points(track.points_mm, where)
-        for piece in split_at_reversals(points):
-            first, last = piece[1] - piece[0], piece[-1] - piece[-2]
-            first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
+        pieces = bead_pieces(track, where)
+        top_mm = max(float(p.top_mm) for p in pieces)
+        for bead in pieces:
+            piece, first, last = bead.points_mm, bead.first, bead.last
             # light before the bead's start, or after its end, needs the run-up to be longer
             before_mm = max(0.0, -own.gate_on_offset_mm)
             after_mm = max(0.0, own.gate_off_offset_mm)
             start = piece[0] - first * (run_up_mm(first, own.speed_mm_s, cell, mode) + before_mm)
             end = piece[-1] + last * (run_up_mm(last, own.speed_mm_s, cell, mode) + after_mm)
             if not beads or track.layer != layer:
-                above = max(clear_mm, float(points[:, 2].max()), start[2]) + lift_mm
+                above = max(clear_mm, top_mm, start[2]) + lift_mm
                 up, over = build.at_mm.copy(), start.copy()
                 up[2] = over[2] = max(above, float(up[2]))
                 build.travel([up, over, start], travel_mm_s)
@@ -268,12 +298,14 @@ def build_path(
             run_up_move = build.n_moves
             build.line(piece[:1], own.speed_mm_s, Role.RUN_UP)
             first_move = build.n_moves
+            if bead.through_mm is not None:
+                build.throughs.append((first_move, bead.through_mm))
             build.line(piece[1:], own.speed_mm_s, Role.EMIT)
             end_move = build.n_moves
             build.line(end.reshape(1, 3), own.speed_mm_s, Role.OVERRUN)
             beads.append(_bead_row(track, own, run_up_move, first_move, end_move))
             layer = track.layer
-        clear_mm = max(clear_mm, float(points[:, 2].max()))
+        clear_mm = max(clear_mm, top_mm)
     lifted = build.at_mm.copy()
     lifted[2] = max(float(lifted[2]), clear_mm) + lift_mm
     build.travel([lifted], travel_mm_s)
@@ -282,6 +314,7 @@ def build_path(
         speed_mm_s=np.concatenate(build.speeds),
         role=np.concatenate(build.roles),
         beads=np.array(beads, dtype=BEAD_ROW),
+        through_mm=build.through_mm(),
     )
     check_soft_limits(path, cell)
     return path
@@ -350,6 +383,10 @@ def check_soft_limits(path: MovePath, cell: Cell) -> None:
     rows, move = path.points_mm, np.maximum(np.arange(len(path.points_mm)) - 1, 0)
     if path.joints is not None:
         rows, move = path.joints.axes, np.concatenate([path.joints.move[:1], path.joints.move])
+    if path.through_mm is not None:  # an arc reaches further than its ends
+        arcs = Arcs.of(path.points_mm, path.through_mm)
+        rows = np.concatenate([rows, *arcs.extent_mm()])
+        move = np.concatenate([move, arcs.move, arcs.move])
     offset = np.zeros(rows.shape[1])
     offset[:3] = np.array(motion.work_offset_mm) - np.array(motion.tool_offset_mm)
     for column, axis in enumerate(motion.machine_axes[: rows.shape[1]]):

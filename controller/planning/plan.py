@@ -74,7 +74,7 @@ def plan_build(
     if path.joints is not None:
         profile = plan_joint_profile(path.joints, path.speed_mm_s, cell, mode)
     else:
-        profile = plan_profile(path.points_mm, path.speed_mm_s, limits, mode)
+        profile = plan_profile(path.points_mm, path.speed_mm_s, limits, mode, path.through_mm)
     with _named(cell, recipe):
         gates = solve_gates(path, profile, cell.laser)
     dwell_s = powder.priming_dwell_s(
