@@ -266,6 +266,9 @@ def job():
         (["-o", "a.jpg"], "-o a.jpg: the name must end in .png"),
         (["-o", "nowhere/a.png"], "folder nowhere does not exist"),
         (["-o", "a.png", "--colour", "pink"], "'pink' is not one of power"),
+        (["-o", "a.png", "--track", "1"], "--track 1: goes with --quality only"),
+        (["-o", "a.png", "--quality", "--layer", "1"], "takes neither --layer nor --colour"),
+        (["-o", "a.png", "--quality", "--track", "999"], "track 999 is not in the job"),
         (["-o", "a.png", "--layer", "99"], "layer 99 is not in the job, it has layers 0 to 3"),
     ],
 )
@@ -380,3 +383,8 @@ def test_a_real_cell_has_no_simulator(here, capsys):
     cell = changed(here, CELL, "simulated = true", "simulated = false")
     assert "is not simulated" in refused(capsys, here, "sim", "--cell", cell)
     assert "is not simulated" in refused(capsys, here, "serve", "--cell", cell, "--time", "null")
+
+
+def test_an_unknown_time_law_is_refused(here, capsys):
+    said = refused(capsys, here, "plan", "box.stl", "-o", "a.lmdjob", "--law", "sine")
+    assert "--law sine: must be trapezoid, friction_circle or jerk" in said
