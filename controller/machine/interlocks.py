@@ -39,16 +39,15 @@ class Limits:
     oxygen_limit_ppm: float | None = None  # None: the alloy may be built in open air
 
     @classmethod
-    def of(cls, cell: Cell, material: str | None = None) -> "Limits":
-        """Limits of a cell, and of an alloy where a job is loaded.
+    def of(cls, cell: Cell, *materials: str) -> "Limits":
+        """Limits of a cell, and of the alloys where a job is loaded: the strictest holds.
 
         An alloy that is neither named for open air nor given a limit gets the limit 0:
         it cannot be built before the cell file says at how much oxygen.
         """
         oxygen = cell.limits.oxygen
-        limit = None
-        if material is not None and material not in oxygen.open_air:
-            limit = oxygen.alloys.get(material, 0.0)
+        limited = [oxygen.alloys.get(m, 0.0) for m in materials if m not in oxygen.open_air]
+        limit = min(limited, default=None)
         roles = ("laser", "powder", "gas", "chiller", "oxygen", "pyrometer", "safety")
         return cls(
             age_us={role: round(getattr(cell, role).max_age_s * 1e6) for role in roles},
@@ -337,10 +336,15 @@ def _powder_low(s: MachineSnapshot, lim: Limits) -> bool | None:
 
 
 def _powder_starved(s: MachineSnapshot, lim: Limits) -> bool | None:
-    if stale(s, lim, "powder") or s.now_us - s.powder_set_us < lim.powder_settle_us:
+    if stale(s, lim, "powder"):
         return None
-    pairs = zip(s.powder_set_g_min, s.powder.flow_measured_g_min, strict=False)
-    return any(set_ > 0.0 and flow < LOW_SHARE * set_ for set_, flow in pairs)
+    asked = s.powder_set_g_min
+    if s.now_us - s.powder_set_us < lim.powder_settle_us:
+        asked = s.powder_least_g_min
+        if not any(asked):
+            return None
+    pairs = zip(asked, s.powder.flow_measured_g_min, strict=False)
+    return any(ask > 0.0 and flow < LOW_SHARE * ask for ask, flow in pairs)
 
 
 def _gas_silent(s: MachineSnapshot, lim: Limits) -> bool:

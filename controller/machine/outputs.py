@@ -1,6 +1,7 @@
 """What the host commands the process devices to do: set values and who failed to take them."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ class Outputs:
         now_us = self._now_us()
         self.hopper_set_g_min: tuple[float, float] = (0.0, 0.0)
         self.powder_set_us = now_us
+        self._powder_before: deque[tuple[int, tuple[float, float]]] = deque()  # until when
         self.carrier_set_l_min = 0.0
         self.shield_set_l_min = 0.0
         self.gas_set_us = now_us
@@ -109,5 +111,22 @@ class Outputs:
     def note_powder(self, hoppers: tuple[float, float]) -> None:
         """Powder set values, likewise."""
         if hoppers != self.hopper_set_g_min:
+            now_us = self._now_us()
+            self._powder_before.append((now_us, self.hopper_set_g_min))
             self.hopper_set_g_min = hoppers
-            self.powder_set_us = self._now_us()
+            self.powder_set_us = now_us
+
+    def powder_least_g_min(self, since_us: int) -> tuple[float, float]:
+        """The least that each hopper was told at any time since ``since_us``.
+
+        Flows may change ten times a second (blends, changes led ahead): a feeder that gives
+        less than this is starved, whatever it is told now.
+        """
+        before = self._powder_before
+        while before and before[0][0] <= since_us:
+            before.popleft()
+        first, second = self.hopper_set_g_min
+        for _, (one, two) in before:
+            first = one if one < first else first
+            second = two if two < second else second
+        return first, second

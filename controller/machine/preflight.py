@@ -113,11 +113,12 @@ def _powder(found: list[Blocker], snap: MachineSnapshot, cell: Cell, job: Job) -
             found.append(Blocker("HOPPER", f"the plan feeds hopper {n + 1}, the cell lacks it"))
             continue
         holds = cell.powder.hoppers[n].powder
-        if holds != job.recipe.material:
+        if holds not in job.recipe.powders:
             found.append(
                 Blocker(
                     "POWDER_MATERIAL",
-                    f"hopper {n + 1} holds {holds}, the recipe is for {job.recipe.material}",
+                    f"hopper {n + 1} holds {holds}, the recipe is for "
+                    f"{' and '.join(job.recipe.powders)}",
                 )
             )
         if snap.powder is not None and snap.powder.mass_left_g[n] < need:

@@ -14,6 +14,7 @@ from controller.machine.going_on import Rest
 from controller.machine.interlocks import RULES, emission_blockers, stale
 from controller.machine.job import Job
 from controller.machine.states import State
+from controller.planning.powder_line import lines_of
 from firmware_bridge.errors import BridgeError, DeviceError
 from firmware_bridge.link_types import LinkState
 
@@ -216,7 +217,8 @@ async def _wake(ex: "Executor", hoppers_g_min: tuple[float, float], shield_l_min
             await must(f"hopper {hopper + 1} on", _flow(ex, hopper, g_min), OFF_LIMIT_S)
     await _gas_flows(ex, out.carrier_set_l_min, shield_l_min)
     if any(hoppers_g_min):
-        await asyncio.sleep(powder.transport_delay_s + 3.0 * powder.lag_s)
+        lines = lines_of(powder)
+        await asyncio.sleep(max(n.transport_delay_s + 3.0 * n.lag_s for n in lines))
 
 
 async def home(ex: "Executor") -> None:

@@ -36,6 +36,8 @@ class MachineSnapshot:
     power_set_w: float = 0.0
     powder_set_g_min: tuple[float, ...] = (0.0, 0.0)
     powder_set_us: int = 0  # when a hopper's flow was last changed
+    # least that each was told for as long as a feeder needs to follow (Limits.powder_settle_us)
+    powder_least_g_min: tuple[float, ...] = (0.0, 0.0)
     diverter_to_nozzle: bool = False
     carrier_set_l_min: float = 0.0
     shield_set_l_min: float = 0.0

@@ -142,6 +142,7 @@ def make_snapshot(ex: Any, now_us: int) -> MachineSnapshot:
         power_set_w=power_set_w,
         powder_set_g_min=out.hopper_set_g_min,
         powder_set_us=out.powder_set_us,
+        powder_least_g_min=out.powder_least_g_min(now_us - ex.limits.powder_settle_us),
         diverter_to_nozzle=out.diverter_to_nozzle,
         carrier_set_l_min=out.carrier_set_l_min,
         shield_set_l_min=out.shield_set_l_min,

@@ -85,7 +85,7 @@ def feedable(
         return flows, np.zeros(len(total))
     made = flows[low]
     whole = total[low]
-    first = made[:, 0]
+    first = made[:, 0].copy()
     # the second hopper alone, the first alone, one at its least flow and the other the rest
     choices = np.stack([np.zeros_like(whole), whole,
                         np.full_like(whole, least_g_min), whole - least_g_min])  # fmt: skip

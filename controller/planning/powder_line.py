@@ -22,6 +22,7 @@ GRID_S = 0.1  # shortest stretch of one command; the timeline is executed each 1
 STEP_SHARE = 0.005  # of the greatest wanted flow: a ramp is cut no finer than this
 LEAST_STEP_SHARE = 0.0005  # of the feeder's greatest flow: what one count of a drive amounts to
 SETTLED_SHARE = 0.002  # of the feeder's greatest flow: nearer than this the flow has arrived
+DRIVE_SHARE = 0.005  # of the greatest flow: below it a drive turns by single counts
 SLOWEST_RAMP_LAGS = 4.0  # a ramp is stretched no longer to stay within the feeder's limits
 
 
@@ -42,9 +43,10 @@ class Line:
 
     def allowed(self, flow_g_min: float) -> float:
         """The nearest command that the feeder can give: 0, or least to greatest flow."""
-        if flow_g_min < self.least_g_min:
-            return self.least_g_min if flow_g_min > 0.5 * self.least_g_min else 0.0
-        return max(0.0, min(flow_g_min, self.greatest_g_min))
+        least = max(self.least_g_min, DRIVE_SHARE * self.greatest_g_min)
+        if flow_g_min < least:
+            return least if flow_g_min > 0.5 * least else 0.0
+        return min(flow_g_min, self.greatest_g_min)
 
 
 def lines_of(powder: Powder) -> tuple[Line, ...]:

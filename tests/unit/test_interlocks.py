@@ -342,3 +342,22 @@ def test_first_of_a_cascade_is_the_worst():
     assert names[0] == "ESTOP"
     assert names[-1] == "CHILLER_ALARM"
     assert all(n in BY_NAME for n in names)
+
+
+def test_powder_that_changes_all_the_time_is_judged_by_the_least_of_late():
+    """A blend changes its flows each 0.1 s: the time since the last change proves nothing."""
+
+    def ramp(now, flow, least):
+        return snap(now, powder_set_us=now - 50_000, powder_set_g_min=(6.0, 4.0),
+                    powder_least_g_min=least, powder={"flow_measured_g_min": flow})  # fmt: skip
+
+    starved = run(lambda now: ramp(now, (6.0, 0.0), (5.5, 3.5)))
+    assert starved["POWDER_STARVED"][0] == pytest.approx(0.3, abs=0.02)
+    assert "POWDER_STARVED" not in run(lambda now: ramp(now, (6.0, 2.9), (5.5, 3.5)))
+    # just started: nothing is proven yet
+    assert "POWDER_STARVED" not in run(lambda now: ramp(now, (6.0, 0.0), (5.5, 0.0)))
+
+
+def test_oxygen_limit_of_a_blend_is_that_of_its_strictest_powder():
+    assert Limits.of(CELL, "316L", "IN625").oxygen_limit_ppm is None
+    assert Limits.of(CELL, "316L", "Ti-6Al-4V").oxygen_limit_ppm == 20.0

@@ -8,6 +8,7 @@ from controller.machine.interlocks import Limits
 from controller.machine.job import make_job, text_hash
 from controller.machine.preflight import free_bytes, preflight
 from controller.machine.states import State, UnitMode
+from controller.recipes import load_recipe
 from tests.unit.machine_fakes import CELL, CELL_TEXT, make_plan, make_test_job
 from tests.unit.test_interlocks import snap
 
@@ -62,6 +63,11 @@ def test_recipe_for_another_powder():
 
 def test_hopper_that_the_plan_feeds_holds_another_alloy():
     assert reasons(job=replace(JOB, powder_g=(0.0, 5.0))) == ["POWDER_MATERIAL"]
+
+
+def test_hoppers_of_a_blend_may_hold_any_powder_of_it():
+    graded, _ = load_recipe("316l_in625_graded")
+    assert reasons(job=replace(JOB, recipe=graded, powder_g=(3.0, 5.0))) == []
 
 
 def test_powder_mass_is_enough_for_the_plan():
