@@ -20,6 +20,8 @@ SAMPLE_RAD = 1e-4
 SPEED_SHARE = 1e-4
 CHORD_MM = 1e-3  # a segment's straight way in the axes leaves the path by less
 LEAST_STEP_MM = 2e-5
+EVEN_SHARE = 0.2
+LEAST_EVEN_MM = 2e-3
 ROUNDS = 40
 FIRST_STEP_MM = 0.004  # grid of the time law: fine where the speed leaves 0 ...
 GROWTH = 1.3
@@ -99,7 +101,44 @@ def grid_mm(length_mm: float) -> Floats:
     return np.concatenate([first, middle, length_mm - first[::-1]])
 
 
-def sample(kin: Kinematics, exact: Exact, s_mm: Floats, where: str) -> tuple[Floats, ...]:
+@dataclass(frozen=True)
+class Bounds:
+    """Limits that the time law will hold; samples are so dense that it can use them."""
+
+    speed: Floats  # (K,)
+    accel: Floats  # (K,)
+    path_mm_s: float
+
+    def uneven(self, q0: Floats, q1: Floats, m0: Floats, m1: Floats, h: Floats) -> Floats:
+        """(n,) bool: intervals in which an axis' acceleration at full speed changes by much.
+
+        The law holds its bounds over whole intervals, so it would lose time there.
+        """
+        middle = 3.0 * (q1 - q0) / h - m0 - m1
+        r0, r1 = 2.0 * (middle - m0) / h, 2.0 * (m1 - middle) / h
+        fast = np.maximum(np.maximum(np.abs(m0), np.abs(m1)), 1e-12)
+        bend = np.maximum(np.maximum(np.abs(r0), np.abs(r1)), 1e-12)
+        w = np.minimum((self.speed / fast).min(axis=1) ** 2, (self.accel / bend).min(axis=1))
+        w = np.minimum(w, self.path_mm_s**2)
+        return np.asarray((np.abs(r1 - r0) * w[:, None] > EVEN_SHARE * self.accel).any(axis=1))
+
+
+def _off_path(
+    kin: Kinematics, q0: Floats, q1: Floats, m0: Floats, m1: Floats, h: Floats, x: float
+) -> tuple[Floats, Floats]:
+    """Axes of the cubics at a share of their length, and the melt pool's way per path length."""
+    d0, d1 = m0 * h, m1 * h
+    two, three = 3.0 * (q1 - q0) - 2.0 * d0 - d1, 2.0 * (q0 - q1) + d0 + d1
+    fit = q0 + x * (d0 + x * (two + x * three))
+    slope = (d0 + x * (2.0 * two + 3.0 * x * three)) / h
+    ahead, _ = kin.forward(fit + 1e-4 * slope)
+    behind, _ = kin.forward(fit - 1e-4 * slope)
+    return fit, np.linalg.norm(ahead - behind, axis=1) / 2e-4
+
+
+def sample(
+    kin: Kinematics, exact: Exact, s_mm: Floats, bounds: Bounds, where: str
+) -> tuple[Floats, Floats, Floats]:
     """Path lengths, axes and slopes so dense that cubics between them keep the path.
 
     ``s_mm``: to begin with. Raises PlanError where a path cannot be followed.
@@ -108,25 +147,24 @@ def sample(kin: Kinematics, exact: Exact, s_mm: Floats, where: str) -> tuple[Flo
     s = s[np.concatenate([[True], np.diff(s) > LEAST_STEP_MM])]
     s[-1] = s_mm.max()
     _, _, q, dq = exact(s)
-    open_ = np.ones(len(s) - 1, dtype=bool)
+    fresh = np.ones(len(s) - 1, dtype=bool)  # intervals not yet looked at
     for _ in range(ROUNDS):
-        i = np.flatnonzero(open_)
+        i = np.flatnonzero(fresh)
         if len(i) == 0:
             return s, q, dq
         h = (s[i + 1] - s[i])[:, None]
         mid = 0.5 * (s[i] + s[i + 1])
         tip, _, exact_q, exact_dq = exact(mid)
-        fit = 0.5 * (q[i] + q[i + 1]) + 0.125 * h * (dq[i] - dq[i + 1])
-        slope = 1.5 * (q[i + 1] - q[i]) / h - 0.25 * (dq[i] + dq[i + 1])
+        rows = (q[i], q[i + 1], dq[i], dq[i + 1], h)
+        fit, _ = _off_path(kin, *rows, 0.5)
         tip_fit, tool_fit = kin.forward(fit)
         _, tool_want = kin.forward(exact_q)  # at the pole the tool axis itself may be off
-        ahead, _ = kin.forward(fit + 1e-4 * slope)
-        behind, _ = kin.forward(fit - 1e-4 * slope)
-        speed = np.linalg.norm(ahead - behind, axis=1) / 2e-4
+        # a cubic errs most in its slope at 0.21 and 0.79 of its length
+        speed = np.stack([_off_path(kin, *rows, x)[1] for x in (0.21, 0.79)])
         bad = (
             (np.linalg.norm(tip_fit - tip, axis=1) > SAMPLE_MM)
             | (np.linalg.norm(tool_fit - tool_want, axis=1) > SAMPLE_RAD)
-            | (np.abs(speed - 1.0) > SPEED_SHARE)
+            | (np.abs(speed - 1.0).max(axis=0) > SPEED_SHARE)
         )
         narrow = bad & (h[:, 0] < 2.0 * LEAST_STEP_MM)
         if narrow.any():
@@ -135,19 +173,15 @@ def sample(kin: Kinematics, exact: Exact, s_mm: Floats, where: str) -> tuple[Flo
                 f"{where}: the axes jump near {np.round(at, 4).tolist()} mm; the path cannot be "
                 "followed there"
             )
-        split = i[bad]
-        open_[i[~bad]] = False
+        bad |= bounds.uneven(*rows) & (h[:, 0] > LEAST_EVEN_MM)
         order = np.argsort(np.concatenate([s, mid[bad]]), kind="stable")
-        more = np.zeros(len(split), dtype=bool)
-        open_[split] = True
-        whole = np.concatenate([open_, [False], more])
+        # both halves of a split interval are looked at next
+        begin = np.concatenate([np.zeros(len(s), bool), np.ones(int(bad.sum()), bool)])
+        begin[i[bad]] = True
         s = np.concatenate([s, mid[bad]])[order]
         q = np.concatenate([q, exact_q[bad]])[order]
         dq = np.concatenate([dq, exact_dq[bad]])[order]
-        marked = whole[order]
-        # both halves of a split interval are looked at again
-        new = np.concatenate([np.zeros(len(order) - len(split), bool), np.ones(len(split), bool)])
-        open_ = (marked | new[order])[:-1]
+        fresh = begin[order][:-1]
     raise PlanError(f"{where}: the path in the axes needs samples nearer than {LEAST_STEP_MM} mm")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import Track
-from controller.planning.joint_curve import Piece, grid_mm, sample, straight
+from controller.planning.joint_curve import Bounds, Piece, grid_mm, sample, straight
 from controller.planning.kinematics import Kinematics
 from controller.planning.table_angles import TableAngles, choose_angles
 from controller.planning.tool_path import CORNER_MM, ToolPath, great_circles, unit_rows
@@ -172,7 +172,13 @@ def make_run(
         path.start_mm, path.corner_s_mm, grid_mm(path.length_mm), angles.node_s,
         breaks[(breaks > 0.0) & (breaks < path.length_mm)],
     ])  # fmt: skip
-    s, axes, slope = sample(kin, _exact(kin, path, angles), nodes, where)
+    axes_of = cell.motion.machine_axes
+    bounds = Bounds(
+        np.array([a.speed for a in axes_of]),
+        np.array([a.accel for a in axes_of]) * cell.motion.plan_share,
+        speed_mm_s,
+    )
+    s, axes, slope = sample(kin, _exact(kin, path, angles), nodes, bounds, where)
     move = np.searchsorted(path.corner_s_mm, 0.5 * (s[1:] + s[:-1]), side="right") - 1
     return Piece(s, axes, slope, move.astype(np.int32), path.corner_s_mm, path.points_mm)
 

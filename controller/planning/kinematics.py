@@ -22,8 +22,8 @@ from controller.errors import PlanError
 
 Floats = np.ndarray
 
-# tool axes nearer to the C axis than this leave C free; the tip's place is exact all the same
-POLE_RAD = math.radians(0.05)
+# tool axes nearer to the C axis than this leave C free: a passing tool axis is off by less, and
+POLE_RAD = math.radians(0.2)
 # a shaft's or ring's tool axis may lean out of the plane that its table can reach by this
 REACH_RAD = math.radians(0.05)
 LEAST_RADIUS_MM = 0.05  # nearer to the centre a turntable has no side to keep the nozzle at
