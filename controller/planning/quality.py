@@ -179,8 +179,6 @@ def motion_margins(profile: Profile, limits: MotionLimits, cell: Cell) -> dict[s
     speed, accel, corner = _differences(profile)
     dt = np.diff(profile.t_s)
     ends = np.concatenate([profile.a_mm_s2, profile.a_mm_s2 + profile.j_mm_s3 * dt])
-    names = [a.name for a in cell.motion.axes] + [a.name for a in cell.motion.rotary]
-    rotary = len(cell.motion.axes)
     total = np.linalg.norm(accel[:, :3], axis=1).max(initial=0.0)
     jerk = float(np.abs(profile.j_mm_s3).max()) if profile.mode == "jerk" else None
     found: dict[str, Any] = {
@@ -190,16 +188,12 @@ def motion_margins(profile: Profile, limits: MotionLimits, cell: Cell) -> dict[s
         "corner_step_mm_s": _margin(float(corner.max(initial=0.0)), None),
     }
     share = cell.motion.plan_share
-    for k in range(min(speed.shape[1], len(names))):
-        if k < rotary:
-            unit, v_most = "mm", cell.motion.axes[k].speed_mm_s
-            a_most = cell.motion.axes[k].accel_mm_s2 * share
-        else:
-            unit, v_most = "deg", cell.motion.rotary[k - rotary].speed_deg_s
-            a_most = cell.motion.rotary[k - rotary].accel_deg_s2 * share
-        name = names[k].lower()
-        found[f"{name}_speed_{unit}_s"] = _margin(float(speed[:, k].max(initial=0.0)), v_most)
-        found[f"{name}_accel_{unit}_s2"] = _margin(float(accel[:, k].max(initial=0.0)), a_most)
+    # a path on which no rotary axis moves has X, Y, Z alone
+    for k, axis in enumerate(cell.motion.machine_axes[: speed.shape[1]]):
+        name = f"{axis.name.lower()}_"
+        greatest = float(speed[:, k].max(initial=0.0)), float(accel[:, k].max(initial=0.0))
+        found[f"{name}speed_{axis.unit}_s"] = _margin(greatest[0], axis.speed)
+        found[f"{name}accel_{axis.unit}_s2"] = _margin(greatest[1], axis.accel * share)
     return found
 
 

@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 from controller import _judge
-from controller.model import TrackKind
-from controller.planning import quality
+from controller.config import load_cell
+from controller.model import Track, TrackKind
+from controller.planning import plan_build, quality
 from controller.planning.laws import plan_profile
 from controller.planning.motion_path import build_path
 from controller.planning.power import solve_gates
 from controller.planning.profile import MotionLimits
 from tests.unit.planning_cases import (
     CELL,
+    MATERIAL,
     RECIPE,
+    TEXTS,
     Decoded,
     cell_with,
+    layer_slice,
+    part,
     plan,
     recipe_with,
     small_tracks,
@@ -282,3 +287,23 @@ def test_run_up_gives_full_speed_at_gate_on_in_every_time_law(mode):
     made = plan(lines, recipe=recipe, mode=mode)
     assert not any("below full speed" in note for note in made.warnings)
     assert made.figures["quality"]["reduced_speed"]["below_95_s"] == 0.0
+
+
+def test_rotary_axes_have_margins_of_their_own():
+    cell, text = load_cell("sim_ac")
+    turn = np.linspace(0.0, 2.0 * np.pi, 120)
+    center, tilt = cell.substrate.center_mm, math.radians(15)
+    top = np.full(len(turn), cell.substrate.top_mm + 0.55)
+    ring = np.column_stack([center[0] + 12 * np.cos(turn), center[1] + 12 * np.sin(turn), top])
+    leaning = np.column_stack([math.sin(tilt) * np.cos(turn), math.sin(tilt) * np.sin(turn),
+                               np.full(len(turn), math.cos(tilt))])  # fmt: skip
+    bead = Track(0, TrackKind.CONTOUR, ring, None, leaning)
+    made = plan_build([bead], [layer_slice(0)], part(), RECIPE, cell, MATERIAL,
+                      {**TEXTS, "cell": text}, mode="trapezoid")  # fmt: skip
+    found = made.figures["quality"]
+    # once round in 2 pi 12 mm / 10 mm/s: 360 deg / 7.54 s
+    assert found["margins"]["c_speed_deg_s"]["value"] == pytest.approx(47.75, rel=1e-3)
+    assert found["margins"]["a_speed_deg_s"]["margin_pct"] > 0.0
+    for key, margin in found["margins"].items():
+        assert margin["margin_pct"] is None or margin["margin_pct"] > -0.1, key
+    assert found["power_error"]["worst_pct"] <= 0.05
