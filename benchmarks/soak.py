@@ -20,10 +20,11 @@ from controller.record.verify import verify_record
 from tests.hil import oracle
 from tests.hil.test_dead_man import LIMIT_MS
 from tests.hil.whole_cell import build, example, started_build, write_box
-from tests.unit import test_firmware_protocol, test_framing
+from tests.unit import random_plans, test_firmware_protocol, test_framing
 
 KILLS = 100
 FRAMES = 1_000_000
+PLANS = 1_000_000
 SEEDS = 50
 SCENARIOS = ("estop", "door", "chiller_flow", "link_loss", "feeder_stall")
 
@@ -138,7 +139,34 @@ def faults(share: float) -> list[dict[str, Any]]:
     ]
 
 
-CAMPAIGNS = {"frames": frames, "faults": faults, "kills": kills}
+def plans(share: float) -> list[dict[str, Any]]:
+    """Random plans from the time law to framed segments, judged apart from the planner."""
+    n = max(1000, round(PLANS * share))
+    tally = random_plans.campaign(n, 2026)
+    for problem in tally.problems:
+        print(f"soak: {problem}", file=sys.stderr)
+    what = f"{tally.beads} beads, {tally.segments} segments, {tally.refused} plans refused by name"
+    return [
+        _row(
+            f"wrong random plans, {tally.plans} made",
+            len(tally.problems),
+            "1",
+            0,
+            not tally.problems and tally.plans >= n,
+            f"gate at standstill, steps, fields, edges; {what}",
+        ),
+        _row(
+            "gate edge against the solved instant, worst",
+            tally.edge_us,
+            "us",
+            1.0,
+            tally.edge_us <= 1.0,
+            f"least speed with the gate open {tally.slowest_mm_s:.4f} mm/s",
+        ),
+    ]
+
+
+CAMPAIGNS = {"frames": frames, "plans": plans, "faults": faults, "kills": kills}
 
 
 def main() -> int:

@@ -353,9 +353,12 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
     a, b = (profile.curve.axes_at(motion.at(t)[0]) for t in (on, shut))
     chord = np.linalg.norm((b - a) * per_mm, axis=1)
     wrong("bead without motion", (chord > 3.0) & (length == 0.0))
+    # what leaves the source: commands arrive later, gate and power each by its own latency
     least = np.floor(laser.threshold_power_w / laser.rated_power_w * FULL)
-    wrong("power below the threshold with the gate open",
-          gate & (wire.power_after * FULL < least - 0.5))  # fmt: skip
+    lit_s = wire.end_us * 1e-6 + laser.power_latency_s
+    bead = np.searchsorted(on + laser.gate_latency_s, lit_s - 2e-6) - 1
+    lit = (bead >= 0) & (lit_s < (shut + late)[np.maximum(bead, 0)] - 2e-6)
+    wrong("light below the source's threshold", lit & (wire.power_after * FULL < least - 0.5))
     still_us = float(np.sum(wire.ticks[dwell]))
     if abs(still_us - batch.dwell_s.sum() * 1e6) > 1.0 + len(batch.dwell_s):
         tally.problems.append(

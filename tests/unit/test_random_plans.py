@@ -99,7 +99,7 @@ def test_the_judge_sees_each_kind_of_fault():
 
     for change, word in (
         (step, "position at a segment's end"), (later, "gate edge"), (lights_a_dwell, "gate"),
-        (lights_the_start, "gate"), (dark_bead, "gates"), (weak, "threshold"),
+        (lights_the_start, "gate"), (dark_bead, "gates"), (weak, "light below"),
         (endless, "no END"), (stray, "unknown flag"), (fourth_axis, "not there"),
     ):  # fmt: skip
         assert word in spoilt(change), change.__name__

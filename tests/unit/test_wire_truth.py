@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.bench_planner import random_turns, wavy_spiral
+from benchmarks.paths import random_turns, wavy_spiral
 from controller.model import TrackKind
 from controller.planning.laws import MODES, plan_profile
 from controller.planning.motion_path import build_path

@@ -158,7 +158,7 @@ def bead_truth(wire: Wire, motion: Motion, bead: dict, laser: dict, step_s: floa
 
 def quantum_mm_s(wire: Wire, motion: Motion, axes_at, steps_per_mm: float) -> dict:
     """How the executed speed differs from the planned while moving: in all, and with every
-    position taken exactly instead of to the whole step; rms over segments, in mm/s."""
+    position taken exactly instead of to the whole step; rms over time, in mm/s."""
     s, v = motion.at(np.concatenate([wire.begin_us, wire.end_us[-1:]]) * 1e-6)
     where = axes_at(s)
     chord = np.linalg.norm(np.diff(where, axis=0), axis=1)
@@ -166,8 +166,13 @@ def quantum_mm_s(wire: Wire, motion: Motion, axes_at, steps_per_mm: float) -> di
     seconds = wire.ticks * 1e-6
     pick = (v[:-1] > 0) & (v[1:] > 0) & (seconds > 1e-4)
     middle = np.diff(s) / seconds
+    weight = seconds[pick]
     return {
-        "all_rms": float(np.sqrt(np.mean(((taken / seconds - middle)[pick]) ** 2))),
-        "exact_rms": float(np.sqrt(np.mean(((chord / seconds - middle)[pick]) ** 2))),
+        "all_rms": float(
+            np.sqrt(np.average((taken / seconds - middle)[pick] ** 2, weights=weight))
+        ),
+        "exact_rms": float(
+            np.sqrt(np.average((chord / seconds - middle)[pick] ** 2, weights=weight))
+        ),
         "segments": int(pick.sum()),
     }
