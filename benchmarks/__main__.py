@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,24 @@ def show(rows: list[dict[str, Any]]) -> None:
     Console(width=200 if not sys.stdout.isatty() else None).print(table)
 
 
+def _planner_first(path: Path) -> tuple[bool, str]:
+    return not path.stem.startswith("bench_planner"), path.stem
+
+
 def main() -> int:
     """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="benchmarks")
     parser.add_argument("area", nargs="*", help="names of bench_<area>.py; default all")
     wanted = parser.parse_args().area
     rows: list[dict[str, Any]] = []
-    for path in sorted(HERE.glob("bench_*.py")):
+    for path in sorted(HERE.glob("bench_*.py"), key=_planner_first):
         area = path.stem.removeprefix("bench_")
         if wanted and area not in wanted:
             continue
-        print(f"bench: {area}", file=sys.stderr)
-        for row in importlib.import_module(f"benchmarks.{path.stem}").run():
+        begin = time.perf_counter()
+        made = importlib.import_module(f"benchmarks.{path.stem}").run()
+        print(f"bench: {area}, {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+        for row in made:
             missing = [k for k in KEYS if k not in row]
             if missing:
                 raise ValueError(f"{path.name}: a row lacks {missing}")

@@ -1,9 +1,9 @@
-"""Plain-Python look-ahead by Klipper's published rule: the planner's oracle and its rival.
+"""Plain-Python look-ahead by Klipper's published rule: the planner's oracle.
 
 Written from the description in Klipper's docs/Kinematics.md (junction deviation, the arc
 that touches both moves within half their length, look-ahead flushed when no later move can
 change it). Moves are objects in a queue, as there; the kernel is array code: the two share
-nothing but the rule. ``plan`` is what benchmarks time.
+nothing but the rule. Stripped to its arithmetic: ``klipper_queue`` is the algorithm in full.
 """
 
 import math
