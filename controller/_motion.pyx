@@ -548,7 +548,7 @@ def plan_elements(
         off = np.abs(np.einsum("ij,ij->i", rows, rows) - 1.0)
         if not off.max() < 1e-6:
             bad = int(np.argmax(~(off < 1e-6)))
-            raise ValueError(f"{name} {np.asarray(rows[bad]).tolist()} at index {bad}: not a unit")
+            raise ValueError(f"{name} {np.asarray(rows)[bad].tolist()} at index {bad}: not a unit")
     _refuse_limits(
         length_mm=d, speed_mm_s=speed, accel_mm_s2=accel,
         junction_deviation_mm=junction_deviation_mm,
