@@ -16,3 +16,6 @@ def jerk_phases(
     start_mm_s: float = ...,
     end_mm_s: float = ...,
 ) -> Phases: ...
+def times_within(
+    way_mm: Any, v_mm_s: Any, a_mm_s2: Any, j_mm_s3: Any, last_s: Any
+) -> Floats: ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controller import _jerk
 from controller.config import Cell
 from controller.planning.curve import Curve
 from controller.planning.motion_path import axis_limits
@@ -36,24 +37,6 @@ class MotionLimits:
             axis_speed_mm_s=speed,
             axis_accel_mm_s2=accel,
         )
-
-
-def _time_in_phase(
-    way_mm: np.ndarray, v: np.ndarray, a: np.ndarray, j: np.ndarray, last_s: np.ndarray
-) -> np.ndarray:
-    """Time to cover ``way_mm`` of a phase, by bisection guarded Newton steps; all (k,)."""
-    low, high = np.zeros_like(way_mm), last_s.copy()
-    tau = 0.5 * last_s
-    for _ in range(60):
-        rest = way_mm - tau * (v + tau * (0.5 * a + j * tau / 6.0))
-        speed = v + tau * (a + 0.5 * j * tau)
-        low, high = np.where(rest > 0, tau, low), np.where(rest > 0, high, tau)
-        step = tau + np.divide(rest, speed, out=np.zeros_like(rest), where=speed > 0)
-        new = np.where((step > low) & (step < high), step, 0.5 * (low + high))
-        if np.array_equal(new, tau):
-            break
-        tau = new
-    return tau
 
 
 @dataclass(frozen=True)
@@ -96,8 +79,9 @@ class Profile:
         # 2 d / (v + sqrt(v^2 + 2 a d)) has no cancellation for either sign of a
         tau = np.divide(2.0 * way, root, out=np.zeros_like(way), where=root > 0.0)
         last = self.t_s[i + 1] - self.t_s[i]
-        if j.any():
-            tau = _time_in_phase(way, v, a, j, last)
+        bent = np.flatnonzero(j)
+        if len(bent):
+            tau[bent] = _jerk.times_within(way[bent], v[bent], a[bent], j[bent], last[bent])
         return self.t_s[i] + np.minimum(tau, last)
 
     def state_at(self, t_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
