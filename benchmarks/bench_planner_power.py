@@ -7,6 +7,7 @@ time law trapezoid; error: output of the segments against the law at the planned
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,8 @@ def run() -> list[dict[str, Any]]:
         output = quality.CommandCurve(made.segments, CELL.laser.rated_power_w)
         judged = quality.judge_beads(output, path, profile, gates, CELL.laser)
         works: dict[str, Callable[[], Any]] = {
-            "power": lambda p=path, f=profile, g=gates: plan_power(p, f, g, CELL.laser),
-            "judge": lambda o=output, p=path, f=profile, g=gates: quality.judge_beads(
-                o, p, f, g, CELL.laser
-            ),
+            "power": partial(plan_power, path, profile, gates, CELL.laser),
+            "judge": partial(quality.judge_beads, output, path, profile, gates, CELL.laser),
         }
         took = interleaved(works, rounds=3)
         n = len(made.segments)
