@@ -19,7 +19,7 @@ from hil_sim.wires import CHANNELS, make_ends
 
 MOTION = 0
 INTERLOCK_INPUT = 0
-LEAST_OFFSET_MM, MOST_OFFSET_MM = 2.0, 8.0  # of the axes from their home switches
+LEAST_OFFSET, MOST_OFFSET = 2.0, 8.0  # mm or degrees of the axes from their home switches
 
 
 class Firmware(Protocol):
@@ -124,9 +124,9 @@ class SimCell:
         self.world.on_laser_enabled = self.plant.laser_enabled
         self.motion.set_interlock(self.world.chain_closed)
         offsets = generator(seed, "axes")
-        for number, axis in enumerate(cell.axes):
-            offset_mm = offsets.uniform(LEAST_OFFSET_MM, MOST_OFFSET_MM)
-            firmware.place(number, round(offset_mm * axis.steps_per_mm))
+        for number in range(cell.n_axes):
+            offset = offsets.uniform(LEAST_OFFSET, MOST_OFFSET)
+            firmware.place(number, round(offset * cell.steps_per_mm[number]))
         self._finished = False
         faults.install(scenario, self)
 
@@ -164,7 +164,7 @@ class SimCell:
             "seed": self.seed,
             "cell": self.cell.name,
             "scenario": self.scenario.name,
-            "steps_per_mm": self.cell.steps_per_mm[: len(self.cell.axes)],
+            "steps_per_mm": self.cell.steps_per_mm[: self.cell.n_axes],
             "rated_power_w": self.cell.rated_power_w,
             "gate_latency_us": self.cell.gate_latency_us + self.cell.gate_jitter_us,
             "heartbeat_timeout_us": self.cell.heartbeat_timeout_us,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_FILE_BYTES = 1_000_000
+ZERO = (0.0, 0.0, 0.0)
 
 # One unit per line: what the simulator counts in, per unit of the file.
 _UNITS: dict[str, dict[str, float]] = {
@@ -23,6 +24,10 @@ _UNITS: dict[str, dict[str, float]] = {
     "speed_mm_s": {"mm/s": 1.0, "mm/min": 1 / 60, "m/min": 1e3 / 60, "m/s": 1e3},
     "accel_mm_s2": {"mm/s2": 1.0, "m/s2": 1e3},
     "steps_per_mm": {"1/mm": 1.0},
+    "angle_deg": {"deg": 1.0},
+    "speed_deg_s": {"deg/s": 1.0},
+    "accel_deg_s2": {"deg/s2": 1.0},
+    "steps_per_deg": {"1/deg": 1.0},
     "power_w": {"W": 1.0, "kW": 1e3},
     "time_s": {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
     "flow_g_min": {"g/min": 1.0, "g/s": 60.0, "kg/h": 1e3 / 60},
@@ -77,6 +82,19 @@ class AxisFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RotaryFile:
+    """One rotary axis of the table: A turns about X, B about Y, C about Z."""
+
+    name: str
+    centre_mm: tuple[float, float, float]  # on the axis; machine coordinates, all axes at 0
+    steps_per_deg: float
+    least_deg: float
+    most_deg: float
+    speed_deg_s: float
+    accel_deg_s2: float
+
+
+@dataclass(frozen=True, slots=True)
 class HopperFile:
     """One hopper and what is in it."""
 
@@ -91,6 +109,9 @@ class CellFile:
     path: str
     name: str
     axes: tuple[AxisFile, ...]
+    rotary: tuple[RotaryFile, ...]  # from the machine's base to the work
+    work_offset_mm: tuple[float, float, float]
+    tool_offset_mm: tuple[float, float, float]
     total_accel_mm_s2: float
     plan_share: float
     heartbeat_timeout_us: int
@@ -118,8 +139,14 @@ class CellFile:
 
     @property
     def steps_per_mm(self) -> list[float]:
-        """Six factors, 0 for axes the cell does not have."""
-        return [a.steps_per_mm for a in self.axes] + [0.0] * (6 - len(self.axes))
+        """Six factors, per degree for rotary axes, 0 for axes the cell does not have."""
+        steps = [a.steps_per_mm for a in self.axes] + [r.steps_per_deg for r in self.rotary]
+        return steps + [0.0] * (6 - len(steps))
+
+    @property
+    def n_axes(self) -> int:
+        """Linear and rotary ones."""
+        return len(self.axes) + len(self.rotary)
 
 
 class _Table:
@@ -196,6 +223,16 @@ class _Table:
         except ValueError as exc:
             raise self.fail(key, str(exc)) from None
 
+    def triple(self, key: str) -> tuple[float, float, float]:
+        value = self.raw(key)
+        if not isinstance(value, list) or len(value) != 3:
+            raise self.fail(key, f"{value!r} is not three lengths")
+        try:
+            x, y, z = (quantity(v, "length_mm") for v in value)
+        except ValueError as exc:
+            raise self.fail(key, str(exc)) from None
+        return x, y, z
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables. Raises CellFileError naming the file."""
@@ -236,6 +273,9 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
         path=origin,
         name=top.text("name"),
         axes=_axes(motion),
+        rotary=_rotary(motion),
+        work_offset_mm=motion.triple("work_offset") if "work_offset" in motion.data else ZERO,
+        tool_offset_mm=motion.triple("tool_offset") if "tool_offset" in motion.data else ZERO,
         total_accel_mm_s2=motion.positive("total_acceleration", "accel_mm_s2"),
         plan_share=motion.share("plan_share"),
         heartbeat_timeout_us=motion.micros("heartbeat_timeout"),
@@ -265,7 +305,7 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
 
 def _axes(motion: _Table) -> tuple[AxisFile, ...]:
     axes = []
-    for row in motion.tables("axes", 3, 6):
+    for row in motion.tables("axes", 3, 3):
         least_mm, most_mm = row.pair("range", "length_mm")
         if least_mm >= most_mm:
             raise row.fail("range", f"{least_mm:g} mm to {most_mm:g} mm is empty")
@@ -282,6 +322,31 @@ def _axes(motion: _Table) -> tuple[AxisFile, ...]:
     names = [a.name for a in axes]
     if names[:3] != ["X", "Y", "Z"]:
         raise motion.fail("axes", f"begin with {', '.join(names[:3])} and not with X, Y, Z")
+    return tuple(axes)
+
+
+def _rotary(motion: _Table) -> tuple[RotaryFile, ...]:
+    if "rotary" not in motion.data:
+        return ()
+    axes = []
+    for row in motion.tables("rotary", 0, 3):
+        name = row.text("name")
+        if name not in ("A", "B", "C"):
+            raise row.fail("name", f"{name!r} is not one of A, B, C")
+        least_deg, most_deg = row.pair("range", "angle_deg")
+        if not least_deg <= 0.0 <= most_deg or least_deg == most_deg:
+            raise row.fail("range", f"{least_deg:g} deg to {most_deg:g} deg does not hold 0 deg")
+        axes.append(
+            RotaryFile(
+                name,
+                row.triple("centre"),
+                row.positive("steps", "steps_per_deg"),
+                least_deg,
+                most_deg,
+                row.positive("speed", "speed_deg_s"),
+                row.positive("acceleration", "accel_deg_s2"),
+            )
+        )
     return tuple(axes)
 
 
@@ -309,7 +374,7 @@ def config_blob(cell: CellFile) -> bytes:
     try:
         blob = _HEAD.pack(
             1,
-            len(cell.axes),
+            cell.n_axes,
             0,
             _near(cell.heartbeat_timeout_us / 1e3),
             _near(cell.plan_share * 32768),
@@ -322,8 +387,16 @@ def config_blob(cell: CellFile) -> bytes:
                 _near(axis.steps_per_mm * 1e3),
                 _near(axis.speed_mm_s * axis.steps_per_mm),
                 _near(axis.accel_mm_s2 * axis.steps_per_mm),
-                _near(axis.least_mm * axis.steps_per_mm),
-                _near(axis.most_mm * axis.steps_per_mm),
+                0,  # steps are counted from the home switch, at the least end
+                _near((axis.most_mm - axis.least_mm) * axis.steps_per_mm),
+            )
+        for turn in cell.rotary:  # a rotary axis' switch is its zero mark
+            blob += _AXIS.pack(
+                _near(turn.steps_per_deg * 1e3),
+                _near(turn.speed_deg_s * turn.steps_per_deg),
+                _near(turn.accel_deg_s2 * turn.steps_per_deg),
+                _near(turn.least_deg * turn.steps_per_deg),
+                _near(turn.most_deg * turn.steps_per_deg),
             )
     except struct.error as exc:
         raise CellFileError(

@@ -99,8 +99,8 @@ def link_settings(cell: Cell) -> LinkSettings:
     """What the motion controller must agree on, from the cell file."""
     return LinkSettings(
         axes=tuple(
-            AxisSettings(a.steps_per_mm, a.speed_mm_s, a.accel_mm_s2, *a.range_mm)
-            for a in cell.motion.axes
+            AxisSettings(a.steps_per_unit, a.speed, a.accel, a.least - a.home, a.most - a.home)
+            for a in cell.motion.machine_axes
         ),
         total_accel_mm_s2=cell.motion.total_accel_mm_s2,
         plan_share=cell.motion.plan_share,

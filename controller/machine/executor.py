@@ -46,6 +46,8 @@ from controller.machine.states import (
 )
 from controller.machine.telemetry import Readings, make_snapshot, pack_row
 from controller.model import Severity
+from controller.planning.powder_live import held_flow_g_min
+from controller.planning.kinematics import tip_of_steps
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.link_types import LinkState
 
@@ -84,8 +86,7 @@ class Executor:
         self.devices = devices
         self.mode = mode
         self.limits = Limits.of(cell)
-        steps = [a.steps_per_mm for a in cell.motion.axes]
-        self.monitor = Monitor(cell.laser.rated_power_w, steps)
+        self.monitor = Monitor(cell.laser.rated_power_w, tip_of_steps(cell))
         self.readings = Readings(devices, self.monitor)
         self.outputs = Outputs(devices, self._command_failed)
         self.journal = Journal(self.now_us, lambda text: self.raise_alarm("RECORD_FAILED", text))
@@ -261,6 +262,7 @@ class Executor:
                 if self._hold_by_alarm:
                     self._source_off()
                 self._held_for = self.machine.cause
+                self._keep_pipe()
                 self.machine.to(State.HELD, "axes stand, gate shut")
                 self.emit("hold", {"cause": self._held_for, "segment": m.segment})
         elif state is State.UNHOLDING:
@@ -269,6 +271,13 @@ class Executor:
             if self._sequence is None or self._sequence.done():
                 self.machine.to(State.EXECUTE, "axes move again")
                 self.emit("resume", {"cause": self.progress.told, "segment": m.segment})
+
+    def _keep_pipe(self) -> None:
+        """Held: no hopper stays at what was to lead a change of its flow for a moment."""
+        if self.cursor is not None:
+            part = self.progress.part
+            at_s = self.cursor.plan_us * 1e-6 - part.shift_s
+            self.outputs.keep(held_flow_g_min(part.plan.timeline, at_s, self.cell.powder))
 
     # --- commands ------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ class Job:
     cell_hash: str
     duration_s: float
     powder_g: tuple[float, float]  # that the plan takes out of each hopper
-    low_mm: tuple[float, ...]  # least and greatest position of each axis of the cell
-    high_mm: tuple[float, ...]
+    low: tuple[float, ...]  # least and greatest position of each axis, mm or degrees
+    high: tuple[float, ...]
     peak_power_w: float
     carrier_l_min: float  # first set values of the timeline
     shield_l_min: float
@@ -56,12 +56,14 @@ class Job:
 def make_job(path: Path, plan: BuildPlan, job_hash: str, cell: Cell) -> Job:
     """Work out a plan's facts. Raises RecipeError when its recipe cannot be read."""
     cursor = PlanCursor(plan)
-    n = len(cell.motion.axes)
+    axes = cell.motion.machine_axes
+    n = len(axes)
     steps = plan.segments["steps"][:, :n].astype(np.int64)
     start = plan.start_steps[:n].astype(np.int64)
     position = np.concatenate((np.zeros((1, n), np.int64), np.cumsum(steps, axis=0))) + start
-    per_mm = np.array([a.steps_per_mm for a in cell.motion.axes])
-    low, high = position.min(0) / per_mm, position.max(0) / per_mm
+    per_unit = np.array([a.steps_per_unit for a in axes])
+    home = np.array([a.home for a in axes])
+    low, high = home + position.min(0) / per_unit, home + position.max(0) / per_unit
     gated = plan.segments["flags"] & 1
     powers = plan.segments["end_power"][gated == 1]
     peak = float(powers.max()) / POWER_FULL * cell.laser.rated_power_w if len(powers) else 0.0
@@ -73,8 +75,8 @@ def make_job(path: Path, plan: BuildPlan, job_hash: str, cell: Cell) -> Job:
         cell_hash=text_hash(plan.cell_toml),
         duration_s=cursor.duration_us * 1e-6,
         powder_g=cursor.needed_g(),
-        low_mm=tuple(low.tolist()),
-        high_mm=tuple(high.tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
         peak_power_w=peak,
         carrier_l_min=_first(plan, PowderChannel.CARRIER),
         shield_l_min=_first(plan, PowderChannel.SHIELD),

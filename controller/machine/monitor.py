@@ -6,6 +6,7 @@ laser's power and the melt pool. Both cost a few microseconds per control tick.
 
 import math
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,9 +117,13 @@ def hopper_flow(
 class Monitor:
     """Derived signals of the motion status, the laser and the pyrometer."""
 
-    def __init__(self, rated_power_w: float, steps_per_mm: list[float]) -> None:
+    def __init__(
+        self,
+        rated_power_w: float,
+        tip_of_steps: Callable[[Sequence[int]], tuple[float, float, float]],
+    ) -> None:
         self._rated_w = rated_power_w
-        self._steps = [*steps_per_mm, *([1.0] * 6)][:6]
+        self._tip_of_steps = tip_of_steps  # the melt pool in plan coordinates, mm
         self.commanded_w = 0.0
         self.position_mm = (math.nan, math.nan, math.nan)
         self.speed_mm_s = 0.0
@@ -133,9 +138,7 @@ class Monitor:
 
     def status(self, m: Any) -> None:
         """A new status of the motion controller."""
-        steps = self._steps
-        p = m.position_steps
-        x, y, z = p[0] / steps[0], p[1] / steps[1], p[2] / steps[2]
+        x, y, z = self._tip_of_steps(m.position_steps)
         dt_us = m.device_us - self._device_us
         if self._device_us >= 0 and dt_us > 0:
             x0, y0, z0 = self.position_mm

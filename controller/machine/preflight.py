@@ -87,16 +87,17 @@ def _job(
             f"the plan asks for {job.peak_power_w:.0f} W, the laser is rated "
             f"{cell.laser.rated_power_w:g} W",
         )
-    for axis, low, high in zip(cell.motion.axes, job.low_mm, job.high_mm, strict=True):
-        least, most = axis.range_mm
+    axes = cell.motion.machine_axes
+    for axis, low, high in zip(axes, job.low, job.high, strict=True):
+        least, most = axis.least, axis.most
         if low < least - 1e-6 or high > most + 1e-6:
             no(
                 "AXIS_RANGE",
-                f"the plan moves {axis.name} from {low:.2f} to {high:.2f} mm, the axis goes "
-                f"from {least:g} to {most:g} mm",
+                f"the plan moves {axis.name} from {low:.2f} to {high:.2f} {axis.unit}, the axis "
+                f"goes from {least:g} to {most:g} {axis.unit}",
             )
     if snap.motion is not None and snap.motion.homed:
-        n = len(cell.motion.axes)
+        n = len(axes)
         here = snap.motion.position_steps[:n]
         start = tuple(int(v) for v in job.plan.start_steps[:n])
         if any(abs(a - b) > AT_START_STEPS for a, b in zip(here, start, strict=True)):

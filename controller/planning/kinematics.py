@@ -13,6 +13,7 @@ its axis.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,3 +187,38 @@ class Kinematics:
                 f"{math.degrees(off[bad]):.3f} deg, a turntable with axis {name} needs it {what} "
                 f"within {math.degrees(REACH_RAD):g} deg"
             )
+
+
+def home_axes(cell: Cell) -> Floats:
+    """(K,) plan coordinates of every axis where homing leaves it: step 0. mm and degrees."""
+    motion = cell.motion
+    home = np.array([a.home for a in motion.machine_axes])
+    home[:3] += np.array(motion.tool_offset_mm) - np.array(motion.work_offset_mm)
+    return home
+
+
+def tip_of_steps(cell: Cell) -> Callable[[Sequence[int]], tuple[float, float, float]]:
+    """A function from positions in steps to the melt pool in the part's frame, mm.
+
+    Plain numbers, for it is called with every status of the motion controller.
+    """
+    kin = Kinematics.of_cell(cell)
+    home = home_axes(cell).tolist()
+    per_step = [1.0 / a.steps_per_unit for a in cell.motion.machine_axes]
+    tables = [
+        (3 + k, *_PLANE[t.name], t.centre_mm.tolist(), -math.radians(per_step[3 + k]))
+        for k, t in enumerate(kin.tables)
+    ]
+    cos, sin = math.cos, math.sin
+
+    def tip(steps: Sequence[int]) -> tuple[float, float, float]:
+        p = [home[k] + steps[k] * per_step[k] for k in range(3)]
+        for column, i, j, centre, rad_per_step in tables:
+            if steps[column]:
+                angle = steps[column] * rad_per_step
+                c, s = cos(angle), sin(angle)
+                a, b = p[i] - centre[i], p[j] - centre[j]
+                p[i], p[j] = centre[i] + a * c - b * s, centre[j] + a * s + b * c
+        return p[0], p[1], p[2]
+
+    return tip

@@ -19,7 +19,7 @@ from controller.model import Track, TrackKind
 from controller.planning.arcs import Arcs, BeadPiece, arc_pieces
 from controller.planning.joint_curve import JointCurve, join
 from controller.planning.joint_path import TravelBuilder, has_rotary_motion, make_run, track_rows
-from controller.planning.kinematics import Kinematics
+from controller.planning.kinematics import Kinematics, home_axes
 from controller.recipes import Recipe, TrackSettings
 
 # a corner this sharp (177.4 degrees or more) is a reversal: speed would touch zero with the
@@ -73,14 +73,6 @@ class MovePath:
     beads: np.ndarray  # (k,) BEAD_ROW
     joints: JointCurve | None = None  # the path in the axes, where rotary axes move in it
     through_mm: np.ndarray | None = None  # (n, 3): middle of the arc a move is; NaN: straight
-
-
-def home_axes(cell: Cell) -> np.ndarray:
-    """(K,) plan coordinates of every axis where homing leaves it: step 0. mm and degrees."""
-    motion = cell.motion
-    home = np.array([a.home for a in motion.machine_axes])
-    home[:3] += np.array(motion.tool_offset_mm) - np.array(motion.work_offset_mm)
-    return home
 
 
 def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:

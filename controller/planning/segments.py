@@ -13,7 +13,8 @@ import numpy as np
 
 from controller.config import Cell
 from controller.errors import PlanError
-from controller.planning.motion_path import MovePath, Role, home_axes
+from controller.planning.kinematics import home_axes
+from controller.planning.motion_path import MovePath, Role
 from controller.planning.power import Gates, PowerCurve
 from controller.planning.profile import Profile
 from controller.planning.stream import (

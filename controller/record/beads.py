@@ -6,6 +6,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import BuildPlan
+from controller.planning.kinematics import Kinematics, home_axes
 from controller.record.charts import settled_emission
 from controller.record.reader import Record
 from controller.record.summary import cell_of, recipe_of
@@ -49,16 +50,27 @@ def beads_of_plan(plan: BuildPlan, max_beads: int = MAX_BEADS, layer: int | None
     Neighbours are joined to about ``max_beads``, never over a bend.
 
     Power and speed are those of the wire (ramps and corners included), not the track's set
-    values. On a cell with other than plain XYZ kinematics the plan's path is used, with the
-    tracks' set values.
+    values. Places are those of the melt pool in plan coordinates, whatever axes moved.
     """
     cell = cell_of(plan)
     recipe = recipe_of(plan)
     width = recipe.bead.width_mm if recipe is not None else _DEFAULT_WIDTH_MM
-    if cell is None or cell.motion.kinematics != "xyz" or len(plan.segments) == 0:
+    if cell is None or len(plan.segments) == 0:
         beads = _beads_of_path(plan, width)
         return beads if layer is None else beads.only(beads.layer == layer)
     return _beads_of_segments(plan, cell, width, max_beads, layer)
+
+
+def melt_pool_mm(plan: BuildPlan, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Place of the melt pool at segment ends, (n + 1, 3) mm in plan coordinates, and whether
+    each segment moves an axis, (n,) bool."""
+    axes = cell.motion.machine_axes
+    steps = plan.segments["steps"][:, : len(axes)].astype(np.int64)
+    steps[(plan.segments["flags"] & FLAG_PARAM) != 0] = 0
+    ends = np.vstack([np.zeros((1, len(axes)), np.int64), np.cumsum(steps, axis=0)])
+    per_unit = np.array([a.steps_per_unit for a in axes])
+    places = home_axes(cell) + (ends + plan.start_steps[: len(axes)]) / per_unit
+    return Kinematics.of_cell(cell).forward(places)[0], np.asarray(steps.any(axis=1))
 
 
 def _beads_of_segments(
@@ -66,23 +78,19 @@ def _beads_of_segments(
 ) -> Beads:
     segments = plan.segments
     flags = segments["flags"]
-    steps = segments["steps"][:, :3].astype(np.int64)
-    steps[(flags & FLAG_PARAM) != 0] = 0
-    per_mm = np.array([a.steps_per_mm for a in cell.motion.axes[:3]])
-    corner = np.vstack([np.zeros((1, 3), np.int64), np.cumsum(steps, axis=0)])
-    corner_mm = (corner + plan.start_steps[:3]) / per_mm
+    corner_mm, moving = melt_pool_mm(plan, cell)
     ticks = ticks_of(segments)
     time_s = np.concatenate([[0], np.cumsum(ticks)]) * 1e-6
     power_w = segments["end_power"] / POWER_FULL * cell.laser.rated_power_w
     track = np.searchsorted(plan.tracks["first_segment"], np.arange(len(segments)), "right") - 1
     gate = (flags & FLAG_GATE) != 0
-    moving = steps.any(axis=1)
     layer_of = plan.tracks["layer"] if len(plan.tracks) else np.zeros(1, np.int64)
     if only_layer is not None:
         moving &= layer_of[np.clip(track, 0, None)] == only_layer
     step = max(1, -(-int((gate & moving).sum()) // max_beads))
-    start, end = _join(gate & moving, track, step, _bends(steps) if step > 1 else None)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(corner_mm, axis=0), axis=1))])
+    way_mm = np.diff(corner_mm, axis=0)
+    start, end = _join(gate & moving, track, step, _bends(way_mm) if step > 1 else None)
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(way_mm, axis=1))])
     energy = np.concatenate([[0], np.cumsum(power_w * ticks * 1e-6)])
     seconds = np.maximum(time_s[end] - time_s[start], 1e-9)
     idle_start, idle_end = _join(~gate & moving, track, 1)
@@ -123,10 +131,10 @@ def _join(
     return index[begins], index[np.append(begins[1:], len(index)) - 1] + 1
 
 
-def _bends(steps: np.ndarray) -> np.ndarray:
+def _bends(way_mm: np.ndarray) -> np.ndarray:
     """(n,) bool: the direction changes by more than 25 degrees before this segment."""
-    size = np.maximum(np.linalg.norm(steps, axis=1), 1e-12)
-    along = steps / size[:, None]
+    size = np.maximum(np.linalg.norm(way_mm, axis=1), 1e-12)
+    along = way_mm / size[:, None]
     turn = np.einsum("ij,ij->i", along[1:], along[:-1])
     return np.append(True, turn < 0.906)
 

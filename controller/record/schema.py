@@ -19,9 +19,9 @@ TELEMETRY_HZ: Final = 100
 
 # name, unit, meaning; NaN where a value is not known (never 0 for "unknown")
 TELEMETRY: Final[tuple[tuple[str, str, str], ...]] = (
-    ("x_mm", "mm", "executed position, machine coordinates"),
-    ("y_mm", "mm", "executed position, machine coordinates"),
-    ("z_mm", "mm", "executed position, machine coordinates"),
+    ("x_mm", "mm", "executed place of the melt pool, plan coordinates"),
+    ("y_mm", "mm", "executed place of the melt pool, plan coordinates"),
+    ("z_mm", "mm", "executed place of the melt pool, plan coordinates"),
     ("speed_mm_s", "mm/s", "speed along the path, from executed positions"),
     ("power_set_w", "W", "power the plan sets for the track being executed"),
     ("power_commanded_w", "W", "motion controller's output now, 0 with the gate shut"),

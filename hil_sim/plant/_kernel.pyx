@@ -11,7 +11,7 @@ Numbers marked (guess) are nobody's data sheet and nobody's measurement.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.math cimport exp, fabs, sin, sqrt
+from libc.math cimport cos, exp, fabs, sin, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -91,7 +91,8 @@ cdef class Kernel:
 
     Settings (keyword arguments, plain numbers): ``rated_w, threshold_w, resolution_bits,
     power_latency_us, power_jitter_us, gate_latency_us, gate_jitter_us, delay_s, lag_s,
-    density_g_mm3 (2), g_per_rev (2), steps_per_mm (6), inert, top_mm, origin_mm (2), cell_mm``,
+    density_g_mm3 (2), g_per_rev (2), steps_per_mm (6), home_mm (3), work_offset_mm (3), turns
+    (rows of axis 0 to 2 and centre, base to work), inert, top_mm, origin_mm (2), cell_mm``,
     the height map ``heights_mm`` ((ny, nx) float64, written in place) and the generators
     ``laser_random, powder_random, pool_random``.
     """
@@ -113,7 +114,12 @@ cdef class Kernel:
     cdef double lag_s, fast_g_min, slow_g_min, diverter, share_1
     cdef double fed_g, wasted_g
     # rest
-    cdef double mm_per_step[6]
+    cdef double mm_per_step[6]         # degrees for rotary axes
+    cdef double home_mm[3]
+    cdef double work_offset_mm[3]
+    cdef int n_turns
+    cdef int turn_axis[3]
+    cdef double turn_centre[3][3]
     cdef bint inert
     cdef double cooling_i_w
     cdef Buffer plant_rows, end_rows, gate_rows
@@ -121,9 +127,9 @@ cdef class Kernel:
     def __init__(
         self, *, rated_w, threshold_w, resolution_bits, power_latency_us, power_jitter_us,
         gate_latency_us, gate_jitter_us, delay_s, lag_s, density_g_mm3, g_per_rev, steps_per_mm,
-        inert, top_mm, origin_mm, cell_mm, heights_mm, laser_random, powder_random, pool_random,
+        home_mm, work_offset_mm, turns, inert, top_mm, origin_mm, cell_mm, heights_mm, laser_random, powder_random, pool_random,
     ):
-        cdef int i
+        cdef int i, k
         self.source = Source(
             rated_w=rated_w, threshold_w=threshold_w, resolution_bits=resolution_bits,
             power_latency_us=power_latency_us, power_jitter_us=power_jitter_us,
@@ -143,6 +149,14 @@ cdef class Kernel:
             self.phase[i] = powder_random.uniform(0.0, TURN)
         for i in range(6):
             self.mm_per_step[i] = 1.0 / steps_per_mm[i] if steps_per_mm[i] else 0.0
+        for i in range(3):
+            self.home_mm[i], self.work_offset_mm[i] = home_mm[i], work_offset_mm[i]
+        self.n_turns = len(turns)
+        for i in range(self.n_turns):
+            axis, *centre = turns[i]
+            self.turn_axis[i] = axis
+            for k in range(3):
+                self.turn_centre[i][k] = centre[k]
         self.inert = inert
         self.plant_rows, self.end_rows, self.gate_rows = Buffer(), Buffer(), Buffer()
         memset(&self.last, 0, sizeof(Sample))
@@ -205,6 +219,26 @@ cdef class Kernel:
             self.last = samples[n_samples - 1]
         return kinds
 
+    cdef void melt_pool(self, double *p) noexcept:
+        """Where the nozzle points, in coordinates that turn with the table.
+
+        The tables are turned back from base to work, each about its own centre as it stands
+        with those before it at 0.
+        """
+        cdef int i, a, b
+        cdef double angle, c, s, u, v
+        for i in range(3):
+            p[i] = self.home_mm[i] + self.last.pos[i] * self.mm_per_step[i]
+        for i in range(self.n_turns):
+            a, b = (self.turn_axis[i] + 1) % 3, (self.turn_axis[i] + 2) % 3
+            angle = self.last.pos[3 + i] * self.mm_per_step[3 + i] * TURN / 360.0
+            c, s = cos(angle), sin(angle)
+            u, v = p[a] - self.turn_centre[i][a], p[b] - self.turn_centre[i][b]
+            p[a] = self.turn_centre[i][a] + c * u + s * v
+            p[b] = self.turn_centre[i][b] - s * u + c * v
+        for i in range(3):
+            p[i] -= self.work_offset_mm[i]
+
     # ---- tick: every 10 ms -------------------------------------------------------------
 
     def tick(self, world, bint interlock):
@@ -213,13 +247,13 @@ cdef class Kernel:
         cdef Bead melt = self.melt
         cdef double dt = (source.t_us - self.tick_t_us) * 1e-6
         cdef double x, y, z, transmission, work_j
+        cdef double place[3]
         cdef Step step
         cdef PlantRow row
         if dt <= 0.0:
             return
-        x = self.last.pos[0] * self.mm_per_step[0]
-        y = self.last.pos[1] * self.mm_per_step[1]
-        z = self.last.pos[2] * self.mm_per_step[2]
+        self.melt_pool(place)
+        x, y, z = place[0], place[1], place[2]
         transmission = world.optics_transmission
         work_j = source.step_energy_j * transmission
         self.energy_j += work_j
@@ -229,7 +263,9 @@ cdef class Kernel:
         step.x_mm, step.y_mm, step.z_mm = x, y, z
         step.dx_mm, step.dy_mm = x - self.x_mm, y - self.y_mm
         step.distance_mm = sqrt(step.dx_mm * step.dx_mm + step.dy_mm * step.dy_mm)
-        step.speed_mm_s = step.distance_mm / dt
+        step.speed_mm_s = sqrt(
+            step.distance_mm * step.distance_mm + (z - self.z_mm) * (z - self.z_mm)
+        ) / dt
         step.asked_j, step.on_s = source.step_asked_j * transmission, source.step_on_s
         step.on_from = (source.step_on_first_us - self.tick_t_us) * 1e-6 / dt
         step.on_to = (source.step_on_last_us - self.tick_t_us) * 1e-6 / dt

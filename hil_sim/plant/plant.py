@@ -88,6 +88,10 @@ class Plant:
             density_g_mm3=densities,
             g_per_rev=G_PER_REV,
             steps_per_mm=cell.steps_per_mm,
+            # where the nozzle's tip is at step 0 of the linear axes, machine coordinates
+            home_mm=[a.least_mm + t for a, t in zip(cell.axes, cell.tool_offset_mm, strict=True)],
+            work_offset_mm=cell.work_offset_mm,
+            turns=[("ABC".index(r.name), *r.centre_mm) for r in cell.rotary],
             inert=cell.inert_chamber,
             top_mm=cell.substrate_top_mm,
             origin_mm=self.origin_mm,

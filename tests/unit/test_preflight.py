@@ -81,7 +81,7 @@ def test_plan_within_axis_limits():
     plan = make_plan()
     plan.segments["steps"][-1] = (-32767, 0, 1, 0, 0, 0)
     job = make_job(JOB.path, plan, "0" * 64, CELL)
-    assert job.low_mm[0] == pytest.approx((4900 - 32767) / 400)
+    assert job.low[0] == pytest.approx((4900 - 32767) / 400)
     assert reasons(job=job) == ["AXIS_RANGE"]
 
 
