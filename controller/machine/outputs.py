@@ -81,6 +81,12 @@ class Outputs:
             self.wasting = True
             self.divert(to_nozzle=False)
 
+    def keep(self, hoppers_g_min: tuple[float, ...]) -> None:
+        """Flows for as long as the plan stands still; the timeline knows nothing of them."""
+        for hopper, flow in enumerate(hoppers_g_min):
+            if flow != self.hopper_set_g_min[hopper]:
+                self.apply(PowderChannel(hopper), flow)
+
     def keep_shield(self) -> None:
         """Shield gas, where it flows, flows on for its time from now, or from the hold before."""
         if self.shield_until_us < 0 and self.shield_set_l_min > 0.0:

@@ -53,22 +53,20 @@ def _sorted(rows: list[tuple[float, int, float]]) -> np.ndarray:
 def held_flow_g_min(timeline: np.ndarray, at_s: float, powder: Powder) -> tuple[float, ...]:
     """What to set each hopper to when the plan stands still at ``at_s``, g/min.
 
-    A command of the moment may lead a change (more than is wanted, for a second): held on, it
-    would fill the pipe with that. This is the flow that the lag has reached, so the line stays
-    as it is; when the plan goes on, ``command_g_min`` brings back what it was doing.
+    A command of the moment may lead a change (more than is wanted, for tenths of a second): held
+    on, it would fill the pipe with that. Such a one is replaced by the flow that the lag has
+    reached; a command that the plan means for longer than the lag stays.
     """
     flows = []
     for line in lines_of(powder):
         own = _own(timeline, line)
-        if len(own) == 0 or own["t_s"][0] > at_s:
-            flows.append(0.0)
-            continue
-        flow = NozzleFlow.of(own["t_s"], own["value"], line)
-        value = float(flow.at(np.array([at_s + line.transport_delay_s]))[0][0])
+        i = int(np.searchsorted(own["t_s"], at_s, side="right"))
         command = _command_at(own, at_s)
-        # an exponential never arrives: what has settled stays as it was told
-        near = abs(value - command) <= max(0.02 * command, 1e-3 * line.greatest_g_min)
-        flows.append(command if near else line.allowed(value))
+        if 0 < i < len(own) and own["t_s"][i] - own["t_s"][i - 1] <= line.lag_s:
+            flow = NozzleFlow.of(own["t_s"], own["value"], line)
+            at_nozzle = np.array([at_s + line.transport_delay_s])
+            command = line.allowed(float(flow.at(at_nozzle)[0][0]))
+        flows.append(command)
     return tuple(flows)
 
 
