@@ -157,7 +157,8 @@ class SegmentStream:
         if self._finished:
             raise PlanError("the stream is finished: it takes no window any more")
         self._take(window)
-        return self._emit(min(window.known_s, float(window.t_s[-1])), final=False)
+        # a tick before what is known: settled ends are evaluated at their ticks
+        return self._emit(min(window.known_s, float(window.t_s[-1])) - 1e-6, final=False)
 
     def finish(self) -> Emitted:
         """The rest, to the last phase's end; the last segment says END."""
@@ -281,8 +282,10 @@ class SegmentStream:
         scale = self._scale
         steps = np.empty((len(t_s), len(scale.steps_per_unit)), dtype=np.int64)
         first = 0
-        for covers_s, curve in self._curves:
+        for i, (covers_s, curve) in enumerate(self._curves):
             end = int(np.searchsorted(t_s, covers_s, side="right"))
+            if self._finished and i == len(self._curves) - 1:
+                end = len(t_s)  # the last tick may lie after the last phase
             if end <= first:
                 continue
             if type(curve) is Polyline and steps.shape[1] == 3:
@@ -307,15 +310,16 @@ class SegmentStream:
         """Drop what lies before the settled cut; copies, so that windows can be freed."""
         assert self._phases is not None
         kink, node, edge = self._at
-        p = max(int(np.searchsorted(self._phases[0], settled_s)) - 1, 0)
+        # its tick may lie half a microsecond before
+        p = max(int(np.searchsorted(self._phases[0], settled_s - 1e-6)) - 1, 0)
         p = min(p, len(self._phases[3]) - 1)
         self._phases = tuple(x[p:].copy() for x in self._phases)
-        n = max(int(np.searchsorted(self._nodes[0], settled_s, side="right")) - 1, 0)
+        n = max(int(np.searchsorted(self._nodes[0], settled_s - 1e-6, side="right")) - 1, 0)
         self._nodes = (self._nodes[0][n:].copy(), self._nodes[1][n:].copy())
         self._edges = (self._edges[0][edge:].copy(), self._edges[1][edge:].copy())
         self._at = [kink - p, node - n, 0]
         self._cut_s, self._cut_flags = self._cut_s.copy(), self._cut_flags.copy()
-        self._curves = [c for c in self._curves if c[0] >= settled_s]
+        self._curves = [c for c in self._curves if c[0] >= settled_s - 1e-6]
 
 
 def _joined(

@@ -314,9 +314,8 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
     s = np.maximum.accumulate(np.minimum(s, profile.s_mm[-1]))  # last bits near rest
     exact = (profile.curve.axes_at(s) - origin) * per_mm
     off = np.abs(wire.after[:, :3] - exact)
-    allowed = 0.5 + (0.6e-6 * v_end + 1e-7)[:, None] * per_mm
-    wrong("position at a segment's end", (off > allowed).any(axis=1))
-    tally.steps = max(tally.steps, float((off - allowed + 0.5).max()))
+    wrong("position at a segment's end", (off > 0.5 + 1e-7 * per_mm).any(axis=1))
+    tally.steps = max(tally.steps, float(off.max()))
     way = profile.curve.move_s_mm
     ends_us = np.rint(profile.t_s[np.searchsorted(profile.s_mm, way[batch.first[1:]])] * 1e6)
     at = np.minimum(np.searchsorted(wire.end_us, ends_us), len(wire.end_us) - 1)
