@@ -21,6 +21,9 @@ from libc.stdint cimport int32_t
 
 import numpy as np
 
+cdef extern from *:
+    bint unlikely(bint) noexcept nogil  # of Cython's own C
+
 cdef enum:
     BLOCK = 256  # moves whose scratch rows stay in the first-level cache
 
@@ -48,6 +51,7 @@ cdef struct Path:
     double axis_speed[3]
     double axis_accel[3]
     bint axes  # the axes may limit
+    bint slow  # and so may their speeds
     Py_ssize_t n  # moves
 
 
@@ -61,6 +65,9 @@ cdef struct Rows:
     double q[BLOCK + 1]
     double r[BLOCK + 1]
     double own[BLOCK + 1]  # acceleration of a move or an arc within the axes' limits
+    double px[BLOCK + 1]  # squared share of the axes in the plane of an arc, times its w
+    double py[BLOCK + 1]
+    double pz[BLOCK + 1]
     double ux[BLOCK + 2]  # direction of a move; slot k is move at + k - 1
     double uy[BLOCK + 2]
     double uz[BLOCK + 2]
@@ -87,7 +94,7 @@ cdef void _axis_limits(
     cdef double ay = 1.0 / path.axis_accel[1], vy = 1.0 / path.axis_speed[1]
     cdef double az = 1.0 / path.axis_accel[2], vz = 1.0 / path.axis_speed[2]
     cdef double ia = 1.0 / path.accel
-    cdef double x, y, z, w, c, inv, a, v, sx, sy, sz, tx, ty, tz
+    cdef double x, y, z, w, c, inv, a, v
     for k in range(first, last):
         _direction(&path.xyz[3 * (at + k - 1)], &row.ux[k], &row.uy[k], &row.uz[k])
     if first == 1:  # the path's ends have no corner: the same direction on both sides
@@ -129,29 +136,36 @@ cdef void _axis_limits(
         y = y * y
         z = z * z
         w = x + y + z
+        # squared share of each axis in the plane of the arc, times w; a turn below 1e-8 has no
+        # plane, only its tangent
+        x = most(row.ux[k] * row.ux[k], row.ux[k + 1] * row.ux[k + 1]) if w < 1e-16 else w - x
+        y = most(row.uy[k] * row.uy[k], row.uy[k + 1] * row.uy[k + 1]) if w < 1e-16 else w - y
+        z = most(row.uz[k] * row.uz[k], row.uz[k + 1] * row.uz[k + 1]) if w < 1e-16 else w - z
+        w = 1.0 if w < 1e-16 else w
+        a = w / most(most(x * ax, y * ay), most(z * az, w * ia))
+        row.q[k] = 4.0 * path.half[at + k] * path.half[at + k] * (row.p[k] * a)
+        row.top[k] = sqrt(a) * path.radius[at + k]
+        row.px[k] = x
+        row.py[k] = y
+        row.pz[k] = z
+        row.own[k] = w
+    if not path.slow:
+        return
+    for k in range(m + 1):
+        # squared share of each axis in the tangent, anywhere on the arc: at most its share in
+        # the plane, and at most the greater one at the arc's ends over the cosine of half a turn
         c = 0.5 + 0.5 * (
             row.ux[k] * row.ux[k + 1] + row.uy[k] * row.uy[k + 1] + row.uz[k] * row.uz[k + 1]
         )
         c = most(c, 1e-12)
-        inv = 1.0 / (most(w, TINY) * c)
-        v = inv * most(w, TINY)  # 1 / c
-        # squared shares of each axis: of the tangent anywhere on the arc ...
-        tx = most(row.ux[k] * row.ux[k], row.ux[k + 1] * row.ux[k + 1]) * v
-        ty = most(row.uy[k] * row.uy[k], row.uy[k + 1] * row.uy[k + 1]) * v
-        tz = most(row.uz[k] * row.uz[k], row.uz[k + 1] * row.uz[k + 1]) * v
-        # ... and of the plane of the arc; a turn below 1e-8 has no plane, only its tangent
-        v = inv * c  # 1 / w
-        sx = (y + z) * v if w > 1e-16 else tx
-        sy = (z + x) * v if w > 1e-16 else ty
-        sz = (x + y) * v if w > 1e-16 else tz
-        a = 1.0 / most(most(sx * ax, sy * ay), most(sz * az, ia))
-        v = most(most(least(sx, tx) * vx, least(sy, ty) * vy), least(sz, tz) * vz)
-        row.own[k] = a
-        row.top[k] = 1.0 / most(v, TINY)
-    for k in range(m + 1):
-        a = row.own[k]
-        row.top[k] = least(row.top[k], sqrt(a) * path.radius[at + k])
-        row.q[k] = 4.0 * path.half[at + k] * path.half[at + k] * (row.p[k] * a)
+        w = row.own[k]
+        x = most(row.ux[k] * row.ux[k], row.ux[k + 1] * row.ux[k + 1]) * w
+        y = most(row.uy[k] * row.uy[k], row.uy[k + 1] * row.uy[k + 1]) * w
+        z = most(row.uz[k] * row.uz[k], row.uz[k + 1] * row.uz[k + 1]) * w
+        x = least(row.px[k] * c, x) * vx
+        y = least(row.py[k] * c, y) * vy
+        z = least(row.pz[k] * c, z) * vz
+        row.top[k] = least(row.top[k], w * c / most(most(x, y), most(z, TINY)))
 
 
 cdef void _limits(
@@ -236,19 +250,26 @@ cdef void _forward(const Path* path, double* w, Py_ssize_t n) noexcept nogil:
     """Lower squared speeds to what can be reached from w[0]."""
     cdef Rows row
     cdef Py_ssize_t at = 0, i, k, m
-    cdef double x = w[0]
+    cdef double x = w[0], y
     # invariant: w[: 3 at + 1] is final
     while at < n:
         m = n - at if n - at < BLOCK else BLOCK
         _limits(path, &row, at, m, True)
         for k in range(m):
             i = 3 * (at + k)
-            x = least(w[i + 1], _reach(x, row.p[k], row.q[k], row.r[k]))
-            w[i + 1] = x
-            x = least(w[i + 2], _across(x, path, row.line[k], at + k))
-            w[i + 2] = x
-            x = least(w[i + 3], _reach(x, row.p[k + 1], row.q[k + 1], row.r[k + 1]))
-            w[i + 3] = x
+            # mostly the speed stands: a branch that is guessed right breaks the chain of roots
+            y = _reach(x, row.p[k], row.q[k], row.r[k])
+            x = w[i + 1]
+            if unlikely(y < x):
+                x = w[i + 1] = y
+            y = _across(x, path, row.line[k], at + k)
+            x = w[i + 2]
+            if unlikely(y < x):
+                x = w[i + 2] = y
+            y = _reach(x, row.p[k + 1], row.q[k + 1], row.r[k + 1])
+            x = w[i + 3]
+            if unlikely(y < x):
+                x = w[i + 3] = y
         at += m
 
 
@@ -409,7 +430,8 @@ cdef class _Inputs:
         self.path.radius = &self.radius[0]
         self.path.half = &self.half[0]
         self.path.middle = &self.middle[0]
-        self.path.axes = bool(accel.min() < accel_mm_s2 or speed.min() < np.max(self.speed))
+        self.path.slow = bool(speed.min() < np.max(self.speed))
+        self.path.axes = bool(accel.min() < accel_mm_s2 or self.path.slow)
         for k in range(3):
             self.path.axis_speed[k] = speed[k]
             self.path.axis_accel[k] = accel[k]

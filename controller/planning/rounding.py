@@ -42,11 +42,13 @@ class RoundedCurve:
         out = _curve.places(self.corner_mm, self.radius_mm, self.half_mm, self.corner_s_mm, s)
         if len(self.arcs.move):
             start = self.move_s_mm[self.arcs.move]
+            end = self.move_s_mm[self.arcs.move + 1]
             which = np.searchsorted(start, s, side="right") - 1
-            way = s - start[which]  # where which is -1: the last arc, way below 0
-            on = np.flatnonzero((which >= 0) & (way <= self.arcs.length_mm[which]))
+            on = np.flatnonzero((which >= 0) & (s <= end[which]))
             which = which[on]
-            out[on] = self.arcs.place(which, way[on] / self.arcs.radius_mm[which])
+            angle = (s[on] - start[which]) / self.arcs.radius_mm[which]
+            # sums of lengths carry rounding: never past the end
+            out[on] = self.arcs.place(which, np.minimum(angle, self.arcs.angle[which]))
         return out
 
     def axes_at(self, s_mm: np.ndarray) -> np.ndarray:
