@@ -38,8 +38,9 @@ from firmware_bridge.segments import (
 SPARE_S = 0.002  # full speed before the gate opens, beyond the source's latencies
 SEARCH_MM = 20.0  # how far before the overlap an unaccelerated place is looked for
 SAME_SPEED = 24  # start ratios within this of 1 are a constant speed (1/32768)
-LOOK_STEPS = 200  # steps over which the direction at the join is averaged
-BEND_COS = 0.9986  # 3 degrees: a bend, not a rounded step
+LOOK_STEPS, LOOK_ROWS = 200, 64  # over which the direction at the join is averaged
+ROUGH_STEPS = 20  # fewer do not tell a direction
+BEND_STEPS, BEND_SHARE = 1.5, 0.05  # further aside than rounding puts it: a bend
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,27 @@ def _along(plan: BuildPlan, track: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return np.concatenate([[0.0], np.cumsum(way)]), speed, ticks
 
 
+def _steady(plan: BuildPlan, track: int, limits: AxisLimits) -> tuple[np.ndarray, np.ndarray]:
+    """Segments of a track at whose start a straight run-up can meet the plan, (k,) bool each.
+
+    First: full speed and not accelerating. Second: a constant speed below it, or (where jerk
+    is not limited) one that has just been reached. Never where steps do not tell a direction:
+    in a rounded corner.
+    """
+    first, end = (int(plan.tracks[track][k]) for k in ("first_segment", "end_segment"))
+    _, v, _ = _along(plan, track)
+    own = plan.segments[first:end]
+    ratio = own["start_ratio"].astype(np.int64)
+    clear = np.abs(own["steps"].astype(np.int64)).max(axis=1) >= ROUGH_STEPS
+    even = (np.abs(ratio - RATIO_ONE) <= SAME_SPEED) & clear & (v[:-1] > 0.0)
+    if math.isinf(limits.jerk_mm_s3):
+        before = np.append(v[0], v[:-2])
+        even |= clear & (v[:-1] >= before) & (v[:-1] >= v[1:]) & (v[:-1] > 0.0)
+    else:  # acceleration has to be none on both sides
+        even &= np.append(True, np.abs(ratio[:-1] - RATIO_ONE) <= SAME_SPEED)
+    return even & (v[:-1] >= 0.999 * float(plan.tracks["speed_mm_s"][track])), even
+
+
 def _joins(
     plan: BuildPlan,
     track: int,
@@ -214,55 +236,56 @@ def _joins(
     s, v, _ = _along(plan, track)
     laser = cell.laser
     lit = s[:-1] + v[:-1] * (laser.gate_latency_s + laser.gate_jitter_s)  # light at the latest
-    ratio = plan.segments["start_ratio"][first : first + len(lit)].astype(np.int64)
     may = lit <= dark_mm - wish_mm
     near = may & (lit >= dark_mm - wish_mm - SEARCH_MM)
-    even = near & (np.abs(ratio - RATIO_ONE) <= SAME_SPEED)
-    full = even & (v[:-1] >= 0.999 * float(plan.tracks["speed_mm_s"][track]))
-    before = np.append(v[0], v[:-2])
-    if math.isinf(limits.jerk_mm_s3):  # a speed that has just been reached will do
-        even |= near & (v[:-1] >= before) & (v[:-1] >= v[1:]) & (v[:-1] > 0.0)
-    else:  # acceleration has to be none on both sides
-        steady = np.append(True, np.abs(ratio[:-1] - RATIO_ONE) <= SAME_SPEED)
-        full, even = full & steady, even & steady
-    found: list[int] = []
-    for group in (full, even):
+    full, even = _steady(plan, track, limits)
+    found: dict[int, None] = {}
+    for group in (full & near, even & near, full & may, even & may):
         for i in np.flatnonzero(group)[::-1][:50]:
-            if int(i) not in found and i > 0:
-                found.append(int(i))
+            if i > 0:
+                found[int(i)] = None
     return [first + i for i in found] + [first]
 
 
 def _velocity(plan: BuildPlan, join: int, limits: AxisLimits) -> np.ndarray:
-    """Velocity of the axes at the start of a segment, axis units/s, rounding averaged out."""
+    """Velocity of the axes at the start of a segment, axis units/s, rounding averaged out.
+
+    A segment may be so short that it has few steps or none: those that follow in the same
+    direction tell it. Way per length at the melt pool, times the speed there.
+    """
     n = len(limits.steps_per_unit)
     segments = plan.segments
-    row = segments[join]
-    ratio = float(row["start_ratio"]) / RATIO_ONE
-    steps = segments["steps"][join, :n].astype(np.float64)
-    ticks = float(ticks_of(segments[join : join + 1])[0])
-    i = join + 1
-    # further segments of the same speed in the same direction tell the direction better
-    while i < len(segments) and abs(ratio - 1.0) * RATIO_ONE <= SAME_SPEED:
-        if np.abs(steps).max() >= LOOK_STEPS:
-            break
-        other = segments[i]
-        own = other["steps"][:n].astype(np.float64)
-        size = float(np.linalg.norm(own) * np.linalg.norm(steps))
-        rough = float(np.abs(own).max()) < 20.0
-        if (
-            not other["flags"] & FLAG_GATE
-            or abs(int(other["start_ratio"]) - RATIO_ONE) > SAME_SPEED
-            or size == 0.0
-            or (not rough and float(own @ steps) < BEND_COS * size)
-        ):
+    speed = _speed_before(segments, join)
+    begin = speed
+    steps, way = np.zeros(n), 0.0  # steps; end_speed words x ticks
+    for row, ticks in zip(
+        segments[join : join + LOOK_ROWS],
+        ticks_of(segments[join : join + LOOK_ROWS]).tolist(),
+        strict=True,
+    ):
+        own = row["steps"][:n].astype(np.float64)
+        size = float(np.linalg.norm(steps))
+        bends = False
+        if np.abs(steps).max() >= ROUGH_STEPS:
+            along = float(own @ steps) / size
+            aside = math.sqrt(max(float(own @ own) - along * along, 0.0))
+            bends = along < 0.0 or aside > BEND_STEPS + BEND_SHARE * along
+        if not row["flags"] & FLAG_GATE or bends or np.abs(steps).max() >= LOOK_STEPS:
             break
         steps += own
-        ticks += float(ticks_of(segments[i : i + 1])[0])
-        i += 1
-    if ticks == 0.0:
+        way += 0.5 * (speed + float(row["end_speed"])) * ticks
+        speed = float(row["end_speed"])
+    if way <= 0.0:
         return np.zeros(n)
-    return ratio * steps / limits.steps_per_unit / (ticks * TICK_S)
+    return steps / limits.steps_per_unit / (way * TICK_S) * begin
+
+
+def _speed_before(segments: np.ndarray, join: int) -> float:
+    """Speed at a segment's start as the one before it says, ``end_speed`` words."""
+    for row in segments[max(join - 8, 0) : join][::-1]:
+        if not row["flags"] & FLAG_PARAM:
+            return float(row["end_speed"])
+    return 0.0
 
 
 def _clear_steps(
@@ -337,9 +360,9 @@ def _head(
     again: tuple[int, int] | None = None
     start = here
     if remelt and dark_mm is not None:
-        last = _first_after(plan, track, dark_mm)
-        end_velocity = _velocity(plan, last, limits) if last > join else np.zeros(0)
-        if end_velocity.any():
+        last = _last_before(plan, track, dark_mm, limits)
+        end_velocity = _velocity(plan, last, limits)
+        if last > join and end_velocity.any():
             power = int(before["end_power"]) if before is not None else 0
             parts += approached(start, 0.0, power)
             strip = segments[join:last].copy()
@@ -383,8 +406,9 @@ def _ramped(
     s, v, _ = _along(plan, track)
     lit = s[join - first] + v[join - first] * cell.laser.gate_latency_s
     into = s[join - first + 1 :] + v[join - first + 1 :] * cell.laser.power_latency_s - lit
-    share = np.clip(into / ramp_mm, 0.0, 1.0)
-    n = min(int(np.searchsorted(share, 1.0)) + 1, end - join)
+    n = min(int(np.searchsorted(into, ramp_mm)) + 1, end - join)
+    # to the end of a segment: power is straight within each
+    share = np.clip(into / max(float(into[n - 1]), ramp_mm), 0.0, 1.0)
     rows = plan.segments[join : join + n].copy()
     full = rows["end_power"].astype(np.float64)
     rows["end_power"] = np.rint(floor + np.maximum(full - floor, 0.0) * share[:n])
@@ -392,10 +416,12 @@ def _ramped(
     return rows
 
 
-def _first_after(plan: BuildPlan, track: int, length_mm: float) -> int:
-    """First segment of a track that starts at or behind an arc length."""
+def _last_before(plan: BuildPlan, track: int, length_mm: float, limits: AxisLimits) -> int:
+    """Last segment of a track, at or before an arc length, where it can be left straight."""
     s, _, _ = _along(plan, track)
-    return int(plan.tracks["first_segment"][track]) + int(np.searchsorted(s, length_mm))
+    full, even = _steady(plan, track, limits)
+    found = np.flatnonzero((full | even) & (s[:-1] <= length_mm))
+    return int(plan.tracks["first_segment"][track]) + (int(found[-1]) if len(found) else 0)
 
 
 def _check_range(point: np.ndarray, limits: AxisLimits, cell: Cell, track: int) -> None:
