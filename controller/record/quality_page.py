@@ -1,7 +1,8 @@
 """One page on how well a plan is made: a track against time, histograms, margins.
 
-Speed, power and gate are read from the job's segments, as the machine will execute them; the
-margins are those of the plan's quality report.
+Speed, power and gate are read from the job's segments, as the machine will execute them; power
+and gate are shown as light at the workpiece, later than the command by the source's latencies.
+The margins are those of the plan's quality report.
 """
 
 import os
@@ -26,11 +27,14 @@ MOST_DRAWN = 200_000  # segments of one track that are drawn
 
 @dataclass(frozen=True)
 class _Run:
-    """Segments without PARAM rows, as values at their ends."""
+    """Segments without PARAM rows, as values at their ends; power when it is light."""
 
     t_s: np.ndarray  # (n + 1,)
     speed_mm_s: np.ndarray  # (n, 2) at start and end of each
     power_w: np.ndarray  # (n + 1,)
+    mean_w: np.ndarray  # (n,)
+    light_s: np.ndarray  # (n + 1,) when power_w has arrived at the workpiece
+    edges_s: np.ndarray  # (k, 2) light on and off of each track
     gate: np.ndarray  # (n,) bool
     track: np.ndarray  # (n,) int64: the track that is open, or was last (-1: none yet)
 
@@ -65,7 +69,14 @@ def _run_of(plan: BuildPlan) -> _Run:
     blind = ~gate & (dt < SHORTEST_SHOWN_S)
     last = np.maximum.accumulate(np.where(blind, 0, np.arange(len(dt))))
     speed[blind] = speed[last[blind], 1:]
-    return _Run(t, speed, power, gate, track.astype(np.int64))
+    laser = cell.laser
+    light = t + laser.power_latency_s
+    off_s = laser.gate_latency_s if laser.gate_off_latency_s is None else laser.gate_off_latency_s
+    edges = np.column_stack(
+        [plan.tracks["start_s"] + laser.gate_latency_s, plan.tracks["end_s"] + off_s]
+    )
+    mean_w = np.interp(0.5 * (t[1:] + t[:-1]), light, power)
+    return _Run(t, speed, power, mean_w, light, edges, gate, track.astype(np.int64))
 
 
 def _chosen(plan: BuildPlan, track: int | None) -> int:
@@ -86,8 +97,9 @@ def _chosen(plan: BuildPlan, track: int | None) -> int:
 
 def _draw_track(axes: Any, plan: BuildPlan, run: _Run, track: int) -> None:
     row = plan.tracks[track]
-    aside = max(LEAST_ASIDE_S, ASIDE * float(row["end_s"] - row["start_s"]))
-    low, high = float(row["start_s"]) - aside, float(row["end_s"]) + aside
+    on_s, off_s = (float(x) for x in run.edges_s[track])
+    aside = max(LEAST_ASIDE_S, ASIDE * (off_s - on_s))
+    low, high = on_s - aside, off_s + aside
     first = max(int(np.searchsorted(run.t_s, low)) - 1, 0)
     last = min(int(np.searchsorted(run.t_s, high)) + 1, len(run.gate))
     if last - first > MOST_DRAWN:
@@ -99,16 +111,15 @@ def _draw_track(axes: Any, plan: BuildPlan, run: _Run, track: int) -> None:
     speed_ax.plot(ends, run.speed_mm_s[part].ravel(), color=SPEED, lw=1.1)
     speed_ax.axhline(float(row["speed_mm_s"]), color=MUTED, lw=0.7, ls=(0, (4, 3)))
     speed_ax.set_ylabel("speed\nmm/s", color=INK, fontsize=8)
-    power_ax.plot(t, run.power_w[first : last + 1], color=POWER, lw=1.1)
+    power_ax.plot(run.light_s[first : last + 1], run.power_w[first : last + 1], color=POWER, lw=1.1)
     power_ax.axhline(float(row["power_set_w"]), color=MUTED, lw=0.7, ls=(0, (4, 3)))
-    power_ax.set_ylabel("power\ncommand, W", color=INK, fontsize=8)
-    open_now = np.append(run.gate[part], run.gate[last - 1]).astype(float)
-    gate_ax.fill_between(t, open_now, step="post",
-                         color=GATE, lw=0)  # fmt: skip
+    power_ax.set_ylabel("power\nW", color=INK, fontsize=8)
+    for begin, end in run.edges_s[(run.edges_s[:, 1] > low) & (run.edges_s[:, 0] < high)]:
+        gate_ax.fill_between([begin, end], [1.0, 1.0], color=GATE, lw=0)
     gate_ax.set_ylim(0.0, 1.2)
-    gate_ax.set_yticks([0, 1], ["shut", "open"])
-    gate_ax.set_ylabel("gate", color=INK, fontsize=8)
-    gate_ax.set_xlabel("plan time, s (command: light follows by the source's latencies)",
+    gate_ax.set_yticks([0, 1], ["off", "on"])
+    gate_ax.set_ylabel("light", color=INK, fontsize=8)
+    gate_ax.set_xlabel("plan time, s (light at the workpiece: commands go out earlier)",
                        color=INK, fontsize=8)  # fmt: skip
     for ax in axes:
         ax.set_xlim(max(low, 0.0), min(high, float(t[-1])))
@@ -162,13 +173,13 @@ def quality_figure(plan: BuildPlan, track: int | None = None) -> Any:
     gate = run.gate
     dt = np.diff(run.t_s)
     speed = run.speed_mm_s.mean(axis=1)
-    power = 0.5 * (run.power_w[1:] + run.power_w[:-1])
+    power = run.mean_w
     nominal = plan.tracks["speed_mm_s"][np.maximum(run.track, 0)]
     way = speed * dt
     lit = gate & (way > 0.0)
     small = [figure.add_subplot(low[k, 0]) for k in range(3)]
     _histogram(small[0], 100.0 * speed[lit] / nominal[lit], dt[lit], "speed, % of nominal", SPEED)
-    _histogram(small[1], power[lit], dt[lit], "power command, W", POWER)
+    _histogram(small[1], power[lit], dt[lit], "power, W", POWER)
     _histogram(small[2], power[lit] * dt[lit] / way[lit], way[lit],
                "power over speed, J/mm", MUTED)  # fmt: skip
     for ax, by in zip(small, ("time", "time", "length"), strict=True):
