@@ -235,6 +235,30 @@ def test_memory_is_one_window_however_long_the_stream():
     assert peak(200) <= peak(8) + 300_000
 
 
+def test_short_segments_on_fine_steps_ask_for_no_more_speed_than_planned():
+    """Gate edges a few microseconds apart at 150 mm/s and 5000 steps/mm: 0.75 steps a tick. The
+    controller refuses (|d| - 1) / T above 1.02 times the axis' greatest speed (protocol, 5.2)."""
+    rng = np.random.default_rng(0)
+    edge = 1e-3 + np.cumsum(rng.uniform(2.6e-6, 9e-6, 4000))
+    t = np.array([0.0, 0.5, 1.0])
+    zero = np.zeros(2)
+    whole = Window(
+        curve=Polyline(np.array([[0.0, 0, 0], [75.0, 0, 0], [150.0, 0, 0]]), 150.0 * t),
+        t_s=t, s_mm=150.0 * t, v_mm_s=np.full(3, 150.0), a_mm_s2=zero, j_mm_s3=zero,
+        move=np.arange(2, dtype=np.int32), longest_s=np.full(2, np.inf),
+        nominal_mm_s=np.full(2, 150.0), node_s=t, node_share=np.full(3, 0.5), edge_s=edge,
+        edge_on=(np.arange(4000) % 2 == 0).astype(np.uint8), param_s=np.zeros(0),
+        param_rows=np.zeros(0, SEGMENT), known_s=1.0,
+    )  # fmt: skip
+    rows = np.frombuffer(emitted([whole], Scale(np.full(3, 5000.0), np.zeros(3)))[0], SEGMENT)
+    ticks = rows["ticks_lo"].astype(int) + 65536 * rows["ticks_hi"].astype(int)
+    assert (ticks < 10).sum() > 3000
+    ratio = rows["start_ratio"] / 32768.0
+    rate = (np.abs(rows["steps"][:, 0].astype(int)) - 1) * np.maximum(ratio, 2 - ratio) / ticks
+    assert rate.max() <= 1.001 * 0.75
+    assert rows["steps"][:, 0].astype(int).sum() == 750_000
+
+
 def test_windows_that_do_not_join_are_refused():
     whole = whole_window(0)
     first, second = split(whole, [10])
