@@ -1,5 +1,7 @@
 """Trapezoids along a path of straight moves and arcs: sharp corners, arcs kept as arcs."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from controller import _motion
@@ -19,10 +21,30 @@ def sharp_curve(
     return RoundedCurve(points_mm, s, points_mm[rows], s[rows], radius, half, arcs)
 
 
-def trapezoid_on_arcs(
+@dataclass(frozen=True)
+class ArcMoves:
+    """Straight moves and arcs with their limits; those of no length left out."""
+
+    curve: RoundedCurve
+    move: np.ndarray  # (m,) int: which moves of the path these are
+    length_mm: np.ndarray  # (m,)
+    unit_in: np.ndarray  # (m, 3) tangents at start and end
+    unit_out: np.ndarray
+    speed_mm_s: np.ndarray  # (m,)
+    accel_mm_s2: np.ndarray  # (m,)
+    radius_mm: np.ndarray  # (m,): STRAIGHT_MM where straight
+
+    def longest_s(self, at: np.ndarray, v_mm_s: np.ndarray) -> np.ndarray:
+        """Longest segment of each phase that keeps the arc's sagitta; ``at``: its row here."""
+        fast = np.maximum(np.maximum(v_mm_s[1:], v_mm_s[:-1]), 1e-30)
+        bend = self.radius_mm[at]
+        return np.where(bend < 1e9, np.sqrt(8.0 * SAGITTA_MM * bend) / fast, np.inf)
+
+
+def arc_moves(
     points_mm: np.ndarray, speed_mm_s: np.ndarray, limits: MotionLimits, through_mm: np.ndarray
-) -> Profile:
-    """Klipper's rule with tangents at the corners, and v^2 <= a r on arcs.
+) -> ArcMoves:
+    """The moves with v^2 <= a r on arcs, and the limits of the axes. Raises ValueError.
 
     On an arc an axis sees acceleration along and across the path at once: both together are
     sqrt(2) times the acceleration at most, so axis limits are taken over that and the share of
@@ -52,21 +74,36 @@ def trapezoid_on_arcs(
     move = np.flatnonzero(keep)
     if len(move) == 0:
         raise ValueError(f"the path has no length: {len(keep)} moves, all of 0 mm")
+    return ArcMoves(
+        curve=sharp_curve(points_mm, arcs, length, keep),
+        move=move,
+        length_mm=length[move],
+        unit_in=first[move],
+        unit_out=last[move],
+        speed_mm_s=speed[move],
+        accel_mm_s2=accel[move],
+        radius_mm=radius[move],
+    )
+
+
+def trapezoid_on_arcs(
+    points_mm: np.ndarray, speed_mm_s: np.ndarray, limits: MotionLimits, through_mm: np.ndarray
+) -> Profile:
+    """Klipper's rule with tangents at the corners, and v^2 <= a r on arcs. Raises ValueError."""
+    moves = arc_moves(points_mm, speed_mm_s, limits, through_mm)
     own, v, peak, accel, _ = _motion.plan_elements(
-        length[move], first[move], last[move], speed[move], accel[move],
+        moves.length_mm, moves.unit_in, moves.unit_out, moves.speed_mm_s, moves.accel_mm_s2,
         limits.junction_deviation_mm,
     )  # fmt: skip
     t, s, w, a, at = _motion.trapezoid_phases(own, v, peak, accel)
-    fast = np.maximum(np.maximum(w[1:], w[:-1]), 1e-30)
-    bend = radius[move][at]
     return Profile(
         mode="trapezoid",
-        curve=sharp_curve(points_mm, arcs, length, keep),
+        curve=moves.curve,
         t_s=t,
         s_mm=s,
         v_mm_s=w,
         a_mm_s2=a,
         j_mm_s3=np.zeros(len(a)),
-        move=move[at].astype(np.int32),
-        longest_s=np.where(bend < 1e9, np.sqrt(8.0 * SAGITTA_MM * bend) / fast, np.inf),
+        move=moves.move[at].astype(np.int32),
+        longest_s=moves.longest_s(at, w),
     )

@@ -235,6 +235,44 @@ def test_limits_without_sense_are_refused_by_name(change, text):
         laws.plan_profile(points, speed, limits(**change), "jerk")
 
 
+def arc_path():
+    """A line, a half circle of 3 mm that it meets in its tangent, a line off by 20 degrees."""
+    points = np.array([[0.0, 0, 0], [10, 0, 0], [10, 6, 0], [10, 6, 0], [1, 9.276, 0]])
+    through = np.full((4, 3), np.nan)
+    through[1] = [13.0, 3.0, 0.0]
+    return points, through
+
+
+def test_arcs_are_kept_within_their_centripetal_speed():
+    points, through = arc_path()
+    speed = np.full(4, 90.0)
+    profile = laws.plan_profile(points, speed, limits(), "jerk", through)
+    length = 10.0 + np.pi * 3.0 + np.hypot(9.0, 3.276)
+    assert profile.s_mm[-1] == pytest.approx(length)
+    _, s1, v1, a1 = pieces(profile)
+    assert np.abs(s1 - profile.s_mm[1:]).max() < 1e-11
+    assert np.abs(v1 - profile.v_mm_s[1:]).max() < 1e-9
+    assert np.abs(a1[:-1] - profile.a_mm_s2[1:]).max() < 1e-6
+    on = profile.move == 1
+    fast = np.maximum(profile.v_mm_s[:-1], profile.v_mm_s[1:])
+    assert fast[on].max() == pytest.approx(np.sqrt(2000.0 * 3.0))  # v^2 = a r
+    # the longest segments' chords leave the arc by 1 um
+    assert ((fast * profile.longest_s)[on] ** 2 / (8.0 * 3.0)).max() <= 1e-3 * (1 + 1e-9)
+    assert set(profile.move.tolist()) == {0, 1, 3}
+    middle = profile.curve.tip_at(np.array([10.0 + np.pi * 1.5]))
+    np.testing.assert_allclose(middle, [[13.0, 3.0, 0.0]], atol=1e-9)
+
+
+def test_jerk_without_bound_on_arcs_is_the_trapezoid():
+    points, through = arc_path()
+    speed = np.full(4, 90.0)
+    free = laws.plan_profile(points, speed, limits(jerk_mm_s3=1e12), "jerk", through)
+    trapezoid = laws.plan_profile(points, speed, limits(), "trapezoid", through)
+    assert free.duration_s == pytest.approx(trapezoid.duration_s, rel=1e-6)
+    with pytest.raises(PlanError, match="junction_deviation_mm 0"):
+        laws.plan_profile(points, speed, limits(deviation=0.0), "jerk", through)
+
+
 def test_points_that_are_not_finite_are_refused():
     points, speed = line([1.0, 2.0])
     points[1, 1] = np.nan
