@@ -201,8 +201,7 @@ def evaluate(
     Returns t, s, v (total + 1,) float64, the first row being the start of the first segment,
     and nominal (total,) float64 and flags (total,) uint8 of the segments.
     """
-    cdef Py_ssize_t n = parts.shape[0], m = move.shape[0], i, j, k = 0, p = 0, q = 0, rest = -1
-    cdef bint last
+    cdef Py_ssize_t n = parts.shape[0], m = move.shape[0], i, j, k = 0, p = 0
     if cut_s.shape[0] != n + 1 or phase.shape[0] != n or cut_flags.shape[0] < n:
         raise ValueError("parts and cuts differ in rows")
     if (t_s.shape[0] != m + 1 or s_mm.shape[0] != m + 1 or v_mm_s.shape[0] != m + 1
@@ -214,12 +213,11 @@ def evaluate(
     nominal_out, flags_out = np.empty(total), np.empty(total, dtype=np.uint8)
     cdef double[::1] t = t_out, s = s_out, v = v_out, nominal = nominal_out
     cdef uint8_t[::1] flags = flags_out
-    cdef double dt = 0.0, now, tau
+    cdef double dt = 0.0, now, tau, tick_s
     cdef uint8_t flag = 0
     cdef int64_t count
     with nogil:
-        # invariant: t_s[p] < instant last written <= t_s[p + 1], but for the very first;
-        # t_s[q] < cut_s[i + 1] <= t_s[q + 1]
+        # invariant: t_s[p] < instant last written <= t_s[p + 1], but for the very first
         for i in range(-1, n):
             count = 1 if i < 0 else parts[i]
             if i >= 0:
@@ -232,35 +230,22 @@ def evaluate(
                     flags[k - 1] = flag
                     flag = flag & ~TRACK_START
                     nominal[k - 1] = nominal_mm_s[phase[i]]
-                last = j == count - 1
-                now = cut_s[i + 1] if last else cut_s[i] + dt * (j + 1) / count
-                if last:
-                    while q < m - 1 and t_s[q + 1] < now:
-                        q += 1
-                    rest = -1
-                    if now == t_s[q + 1]:
-                        rest = q + 1
-                    elif now == t_s[q]:
-                        rest = q
-                    if rest >= 0 and v_mm_s[rest] != 0.0:
-                        rest = -1
-                now = _ticks(now) * 1e-6
+                now = cut_s[i + 1] if j == count - 1 else cut_s[i] + dt * (j + 1) / count
                 while p < m - 1 and t_s[p + 1] < now:
                     p += 1
-                t[k] = now
-                if last and rest >= 0:
-                    s[k] = s_mm[rest]
-                    v[k] = 0.0
-                elif now >= t_s[p + 1]:
+                tick_s = _ticks(now) * 1e-6
+                t[k] = tick_s
+                if now == t_s[p + 1] and v_mm_s[p + 1] == 0.0:
                     s[k] = s_mm[p + 1]
-                    v[k] = v_mm_s[p + 1]
+                    v[k] = 0.0
+                elif now == t_s[p] and v_mm_s[p] == 0.0:
+                    s[k] = s_mm[p]
+                    v[k] = 0.0
                 else:
-                    tau = most(now - t_s[p], 0.0)
-                    s[k] = least(
-                        s_mm[p] + tau * (v_mm_s[p] + tau * (0.5 * a_mm_s2[p]
-                                                            + j_mm_s3[p] * tau * (1.0 / 6.0))),
-                        s_mm[p + 1],
-                    )
+                    # up to half a tick outside the phase: off by 2e-10 mm where a jumps by 2000
+                    tau = tick_s - t_s[p]
+                    s[k] = s_mm[p] + tau * (v_mm_s[p] + tau * (0.5 * a_mm_s2[p]
+                                                               + j_mm_s3[p] * tau * (1.0 / 6.0)))
                     v[k] = most(v_mm_s[p] + tau * (a_mm_s2[p] + 0.5 * j_mm_s3[p] * tau), 0.0)
                 k += 1
     return t_out, s_out, v_out, nominal_out, flags_out
@@ -302,6 +287,8 @@ def place(
         for i in range(k):
             while m < n - 1 and move_s_mm[m + 1] < s_mm[i]:
                 m += 1
+            while m > 0 and move_s_mm[m] >= s_mm[i]:  # near rest, by the last bits
+                m -= 1
             if m != held:
                 held = m
                 from_mm = move_s_mm[m]

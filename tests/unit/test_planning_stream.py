@@ -50,8 +50,12 @@ def whole_window(seed, n_moves=60, jerky=False):
     t, s, w, a, move = _motion.trapezoid_phases(length, v, peak, accel)
     m = len(a)
     j = np.zeros(m)
-    if jerky:  # s no longer joins up with the cubic: the bytes must still not depend on windows
+    at = np.concatenate([[0.0], np.cumsum(length)])
+    if jerky:  # speeds that jump at kinks: the bytes must not depend on windows for all that
         j = rng.uniform(0.0, 2e4, m) * (rng.random(m) < 0.5)
+        dt = np.diff(t)
+        longer = np.concatenate([[0.0], np.cumsum(dt * (w[:-1] + dt * (a / 2 + j * dt / 6)))])
+        at, s = np.interp(at, s, longer), longer
     dwell = rng.random(m) < 0.05
     dwell &= (w[1:] == 0) & (w[:-1] == 0)
     move = np.where(dwell, -1, move).astype(np.int32)
@@ -68,7 +72,7 @@ def whole_window(seed, n_moves=60, jerky=False):
     params["flags"] = 8
     params["end_power"] = np.arange(len(params))
     return Window(
-        curve=Polyline.of(points, length),
+        curve=Polyline(points, at),
         t_s=t, s_mm=s, v_mm_s=w, a_mm_s2=a, j_mm_s3=j, move=move,
         longest_s=np.where(rng.random(m) < 0.3, 10.0 ** rng.uniform(-3.5, -2, m), np.inf),
         nominal_mm_s=speed[np.maximum(move, 0)],
