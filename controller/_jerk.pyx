@@ -29,7 +29,7 @@ from libc.math cimport fabs, sqrt
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, realloc
 
-from controller._ramp cimport (
+from ._ramp cimport (
     bent_s, least, lowered, most, peak_of, ramp_mm, ramp_s, reached,
 )
 
