@@ -10,7 +10,7 @@ from libc.float cimport DBL_MAX
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memmove, memset
 
-from controller._motion cimport (
+from ._motion cimport (
     CARRY, WINDOW, Front, PhaseState, commit, due, geometry, phases,
 )
 
