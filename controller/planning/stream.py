@@ -23,7 +23,7 @@ LONGEST_DWELL_S = 0.100
 BEND = 0.0005
 # of the step counter's range: chords are shorter than the path, rounding adds a step
 RANGE_SHARE = 0.9
-WINDOW_PHASES = 1 << 14  # of a plan made at once; its columns stay in the second level cache
+WINDOW_PHASES = 1 << 15  # of a plan made at once: 2 MB of columns; twice as many gain 3 %
 
 FRAME_ROWS = 20  # segments of a frame
 
