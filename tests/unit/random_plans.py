@@ -39,6 +39,7 @@ class Tally:
     why: dict[str, str] = field(default_factory=dict)  # examples of refusals
     edge_us: float = 0.0  # worst gate edge against the solved instant
     steps: float = 0.0  # worst position at a segment's end against the exact one
+    still_us: float = 0.0  # longest without a step while the gate is open
     slowest_mm_s: float = 1e9  # least planned speed with the gate open
 
 
@@ -345,7 +346,8 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
     # time since the last segment with a step, gate open all along: from its end to this one's
     stepped = np.where(moved | ~gate, wire.end_us, 0)
     still = wire.end_us - np.maximum.accumulate(stepped)
-    wrong("gate open for 50 ms without a step", still >= STILL_US - 20_000)
+    wrong("gate open for 50 ms without a step", still >= STILL_US)
+    tally.still_us = max(tally.still_us, float(still[gate].max()))
     first = np.searchsorted(wire.begin_us, on_us)
     last = np.minimum(np.searchsorted(wire.end_us, off_us), len(wire.end_us) - 1)
     length = np.linalg.norm(wire.after[last] - wire.before[first], axis=1)
@@ -368,10 +370,11 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
 MODES_OF_TWENTY = ("trapezoid",) * 16 + ("jerk",) * 3 + ("friction_circle",)
 
 
-def campaign(plans: int, seed: int, modes=MODES_OF_TWENTY, batch: int = BATCH) -> Tally:
-    """So many random plans; stops at the first batch with a problem."""
+def campaign(
+    plans: int, seed: int, modes=MODES_OF_TWENTY, batch: int = BATCH, number: int = 0
+) -> Tally:
+    """So many random plans from batch ``number`` on; stops at the first with a problem."""
     tally = Tally()
-    number = 0
     while tally.plans < plans and not tally.problems:
         rng = np.random.default_rng([seed, number])
         mode = modes[number % len(modes)]
