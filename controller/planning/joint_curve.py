@@ -20,6 +20,7 @@ SAMPLE_RAD = 1e-4
 SPEED_SHARE = 1e-4
 CHORD_MM = 1e-3  # a segment's straight way in the axes leaves the path by less
 LEAST_STEP_MM = 2e-5
+PROBE_MM = 1e-6  # differences: C may turn by thousands of degrees a mm near the pole
 EVEN_SHARE = 0.2
 LEAST_EVEN_MM = 2e-3
 ROUNDS = 40
@@ -131,9 +132,9 @@ def _off_path(
     two, three = 3.0 * (q1 - q0) - 2.0 * d0 - d1, 2.0 * (q0 - q1) + d0 + d1
     fit = q0 + x * (d0 + x * (two + x * three))
     slope = (d0 + x * (2.0 * two + 3.0 * x * three)) / h
-    ahead, _ = kin.forward(fit + 1e-4 * slope)
-    behind, _ = kin.forward(fit - 1e-4 * slope)
-    return fit, np.linalg.norm(ahead - behind, axis=1) / 2e-4
+    ahead, _ = kin.forward(fit + PROBE_MM * slope)
+    behind, _ = kin.forward(fit - PROBE_MM * slope)
+    return fit, np.linalg.norm(ahead - behind, axis=1) / (2.0 * PROBE_MM)
 
 
 def sample(
