@@ -13,14 +13,14 @@ import numpy as np
 from controller.errors import StateError
 from controller.machine.states import BUILDING, State
 from controller.planning.powder_live import rescale_timeline
-from firmware_bridge.link_types import LinkState
+from firmware_bridge.segments import RATIO_ONE, TICK_S, ticks_of
 
 if TYPE_CHECKING:
+    from controller.config import Cell
     from controller.machine.executor import Executor
 
 TRIM_TICKS = 4  # the motion controller forgets a trim after 100 ms
-AGAIN_TICKS = 50  # an override that fell back to 1 is asked for again each half second
-NEAR = 0.005
+ROUNDING = 1.02  # of an axis's greatest speed, that the motion controller lets pass
 LEAD_S = 0.02  # of a new powder timeline: later than what is being sent now
 
 _HOLDABLE = (State.EXECUTE, State.HOLDING, State.UNHOLDING)
@@ -76,19 +76,10 @@ class Overrides:
             ex.emit("log", {"level": "warning", "text": text})
 
     def tick(self, ex: "Executor") -> None:
-        """Each control tick of a build: a trim lives on, a speed that fell back comes again.
-
-        The motion controller takes a scale above 1 back to 1 where an axis would be too fast
-        (a travel at an axis's greatest speed); behind it the wish still stands.
-        """
+        """Each control tick of a build: a trim lives on."""
         self._tick += 1
         if self.power != 1.0 and self._tick % TRIM_TICKS == 0 and ex.link_ready:
             ex.link.trim(self.power)
-        if self.speed > 1.0 and self._tick % AGAIN_TICKS == 0:
-            m = ex.motion
-            steady = ex.state is State.EXECUTE and m.state == LinkState.RUN
-            if steady and not ex.hold_commanded and m.scale < self.speed - NEAR:
-                ex.link.override(self.speed)
 
 
 def _speed(ex: "Executor", value: float) -> str:
@@ -106,7 +97,27 @@ def _speed(ex: "Executor", value: float) -> str:
             f"above {most:.3f}, what motion.plan_share {ex.cell.motion.plan_share:g} of cell "
             f"{ex.cell.name!r} leaves of the acceleration"
         )
+    if value > 1.0:
+        shares = _axis_shares(plan.segments, ex.cell)
+        k = int(np.argmax(shares))
+        if value * shares[k] > ROUNDING:
+            axis = ex.cell.motion.axes[k]
+            return (
+                f"the plan moves axis {axis.name} at {100.0 * shares[k]:.0f} % of its speed "
+                f"{axis.speed_mm_s:g} mm/s already"
+            )
     return ""
+
+
+def _axis_shares(segments: np.ndarray, cell: "Cell") -> np.ndarray:
+    """Greatest speed of each axis in a plan, share of its limit; a step of rounding is free."""
+    n = len(cell.motion.axes)
+    ticks = np.maximum(ticks_of(segments), 1)
+    ratio = segments["start_ratio"] / RATIO_ONE
+    peak = np.maximum(ratio, 2.0 - ratio) / (ticks * TICK_S)
+    steps = np.maximum(np.abs(segments["steps"][:, :n].astype(np.int64)) - 1, 0)
+    limit = np.array([a.speed_mm_s * a.steps_per_mm for a in cell.motion.axes])
+    return np.asarray((steps * peak[:, None]).max(axis=0) / limit)
 
 
 def _power(ex: "Executor", value: float) -> str:

@@ -281,11 +281,13 @@ def _velocity(plan: BuildPlan, join: int, limits: AxisLimits) -> np.ndarray:
 
 
 def _speed_before(segments: np.ndarray, join: int) -> float:
-    """Speed at a segment's start as the one before it says, ``end_speed`` words."""
+    """Speed at a segment's start, ``end_speed`` words: as the one before it says, if there is."""
     for row in segments[max(join - 8, 0) : join][::-1]:
         if not row["flags"] & FLAG_PARAM:
             return float(row["end_speed"])
-    return 0.0
+    own = segments[join]
+    ratio = float(own["start_ratio"]) / RATIO_ONE
+    return float(own["end_speed"]) * ratio / max(2.0 - ratio, 1e-9)
 
 
 def _clear_steps(
