@@ -175,3 +175,32 @@ class LinkStats:
     rtt_us: int = 0
     rtt_max_us: int = 0
     clock_offset_us: int = 0  # host - device, least of the last 5 to 10 s
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLine:
+    """One line for a controller that plans by itself, and what of the plan it stands for.
+
+    ``text`` has neither line number nor line end: the link adds both, and finds the place in the
+    plan from the number that the controller reports.
+    """
+
+    text: str
+    segment: int  # the plan's first segment that this line plays; the line ends at the next one's
+    track: int = -1  # -1: no bead
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a motion link gives; what it lacks is told in preflight and record."""
+
+    dead_man: bool  # the controller itself shuts the gate when the host falls silent
+    power_law: bool  # any g(v/F) with its floor; else power is S v/F
+    gate_timing: bool  # gate edges at any microsecond, latency compensated
+    exact_position: bool  # the plan's own segments, to the step
+    gate_first: bool  # HOLD_NOW shuts the gate before the axes slow down
+    hold_at_track_end: bool
+    trim: bool  # power factor with a life of 100 ms
+    device_time: bool  # status and events carry the controller's clock
+    jog: bool
+    probe: bool
