@@ -44,8 +44,11 @@ def place_part(
     placed = mesh.vertices_mm + shift
     placed[:, 2] = np.maximum(placed[:, 2], plate.top_mm)  # no rounding below the plate
     low, high = low + shift, high + shift
-    for i, axis in enumerate(cell.motion.axes[:3]):
-        least, most = axis.range_mm
+    motion = cell.motion
+    for i, axis in enumerate(motion.axes[:3]):
+        # the axes' ranges are the machine's; the part is placed in plan coordinates
+        offset_mm = motion.tool_offset_mm[i] - motion.work_offset_mm[i]
+        least, most = axis.range_mm[0] + offset_mm, axis.range_mm[1] + offset_mm
         below = low[i] - (margin_mm if i < 2 else 0.0)
         above = high[i] + margin_mm
         if below < least or above > most:

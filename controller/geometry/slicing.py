@@ -229,7 +229,8 @@ def _check_layers(mesh: PartMesh, layers: list[LayerSlice], cell: Cell) -> None:
                 f"{axis} {reached:.4g} mm, the substrate of cell {cell.name!r} ends at "
                 f"{limit:g} mm; give --scale or --rotate"
             )
-    z_most = cell.motion.axes[2].range_mm[1]
+    motion = cell.motion  # the axis' range is the machine's, the layers lie in plan coordinates
+    z_most = motion.axes[2].range_mm[1] + motion.tool_offset_mm[2] - motion.work_offset_mm[2]
     if layers[-1].z_nozzle_mm > z_most:
         raise GeometryError(
             f"{mesh.source_name}: its last layer lies at Z {layers[-1].z_nozzle_mm:.4g} mm, the "
