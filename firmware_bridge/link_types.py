@@ -188,6 +188,7 @@ class ProgramLine:
     text: str
     segment: int  # the plan's first segment that this line plays; the line ends at the next one's
     track: int = -1  # -1: no bead
+    gate: bool = False  # the gate is open while the line moves
 
 
 @dataclass(frozen=True, slots=True)
