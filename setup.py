@@ -84,6 +84,7 @@ PACKAGES = [
     "configs",
     "controller",
     "controller.api",
+    "controller.export",
     "controller.geometry",
     "controller.machine",
     "controller.planning",
@@ -104,6 +105,7 @@ setup(
     package_data={
         "configs": ["*/*.toml"],
         "controller.record": ["*.html"],
+        "controller.export": ["templates/*.j2"],
         "controller": ["py.typed", "*.pyi"],
         "controller.geometry": ["*.pyi"],
     },

@@ -272,8 +272,10 @@ def _part_words(
 def _add_groups() -> None:
     """The verbs that have files of their own."""
     from controller.cli_cell import devices, serve, sim
+    from controller.cli_export import export
     from controller.cli_record import record, resume
 
+    app.command()(export)
     app.command()(resume)
     app.command()(serve)
     app.command()(sim)

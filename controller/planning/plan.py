@@ -13,6 +13,7 @@ from controller.geometry import part_figures
 from controller.model import BuildPlan, LayerSlice, PartMesh, Track
 from controller.planning import composition, powder, quality
 from controller.planning import figures as told
+from controller.planning.arc_text import arc_meta
 from controller.planning.gate import check_light, solve_gates
 from controller.planning.job import job_hash
 from controller.planning.joint_law import plan_joint_profile
@@ -138,6 +139,7 @@ def plan_build(
             "power_law": _power_law(path),
             "priming_dwell_s": float(profile.t_s[int(np.argmax(profile.move >= 0))]),
             "power_resolution_w": quality.power_resolution_w(cell.laser),
+            **arc_meta(path),
         },
     )
     figures["hash"] = job_hash(plan)
