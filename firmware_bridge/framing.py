@@ -19,11 +19,13 @@ MAX_EVENTS = 16
 _HEADER = struct.Struct("<BBHI")
 _CRC = struct.Struct("<I")
 
-HELLO_ACK = struct.Struct("<HHIIIIIIIB")
+HELLO_ACK = struct.Struct("<HHIIIIIIIBQH")
 ACK = struct.Struct("<IIHI")
 NAK = struct.Struct("<BBIII")
-STATUS = struct.Struct("<QBBHiIHH6iHHIIII")
+STATUS = struct.Struct("<QBBHiIHH6iHHIIIIIBBBBi6h")
 EVENT = struct.Struct("<QHii")
+LAW_POINTS = 17
+LAW_BYTES = 2 + 6 * LAW_POINTS
 
 
 class T(IntEnum):
@@ -43,6 +45,9 @@ class T(IntEnum):
     TRIM = 0x0C
     HOME = 0x0D
     FLUSH = 0x0E
+    JOG = 0x0F
+    PROBE = 0x10
+    LAW = 0x11
     HELLO_ACK = 0x81
     ACK = 0x82
     NAK = 0x83
@@ -71,6 +76,7 @@ class Refusal(IntEnum):
     NOT_ARMED = 29
     TRAVEL = 30
     LOW = 31
+    INPUT = 32
 
 
 REFUSAL_TEXT = {
@@ -85,11 +91,12 @@ REFUSAL_TEXT = {
     Refusal.STALE: "overtaken by a stop",
     Refusal.BAD_SEGMENT: "a segment is not valid or too fast for an axis",
     Refusal.INDEX: "segment index is not the one due",
-    Refusal.RANGE: "override above what the acceleration margin or an axis allows",
+    Refusal.RANGE: "a value is outside what the configuration or the acceleration margin allows",
     Refusal.BUSY: "an axis still moves",
     Refusal.NOT_ARMED: "not armed",
     Refusal.TRAVEL: "a segment leaves the travel range",
     Refusal.LOW: "too few segments queued",
+    Refusal.INPUT: "a limit switch, the probe or a following-error input is closed",
 }
 
 # lengths that a type may have
@@ -108,6 +115,9 @@ _LENGTHS: dict[int, frozenset[int]] = {
     T.TRIM: frozenset((2,)),
     T.HOME: frozenset((4,)),
     T.FLUSH: frozenset((8,)),
+    T.JOG: frozenset((40,)),
+    T.PROBE: frozenset((16,)),
+    T.LAW: frozenset((LAW_BYTES,)),
     T.HELLO_ACK: frozenset((HELLO_ACK.size,)),
     T.ACK: frozenset((ACK.size,)),
     T.NAK: frozenset((NAK.size,)),

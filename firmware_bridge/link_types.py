@@ -3,13 +3,14 @@
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from firmware_bridge.errors import ProtocolError
 
 N_AXES = 6
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
+RTT_CLASSES = 16
 
 
 class LinkState(IntEnum):
@@ -22,6 +23,7 @@ class LinkState(IntEnum):
     HELD = 4
     FAULT = 5
     JOG = 6
+    PROBE = 7
 
 
 class FaultCode(IntEnum):
@@ -35,6 +37,19 @@ class FaultCode(IntEnum):
     STILL = 5
     HOST_ABORT = 6
     HOMING = 7
+    LIMIT = 8  # an axis ran into a limit switch
+    FOLLOWING = 9  # a drive reports following error
+    LOST_STEPS = 10  # an encoder disagrees with the steps made
+
+
+class ProbeOutcome(IntEnum):
+    """What became of the last probe."""
+
+    NONE = 0
+    UNDER_WAY = 1
+    FOUND = 2
+    MISSED = 3
+    ENDED = 4  # by a stop or a fault
 
 
 class EventCode(IntEnum):
@@ -51,6 +66,8 @@ class EventCode(IntEnum):
     LOST = 11
     HOMED = 12
     POWER_UP = 13
+    PROBED = 14  # arg: steps
+    PROBE_MISSED = 15
 
 
 def _round(value: float) -> int:
@@ -67,6 +84,10 @@ class AxisSettings:
     accel_mm_s2: float
     min_mm: float
     max_mm: float
+    limit_low: bool = False  # limit switch at the low end in use
+    limit_high: bool = False
+    encoder_per_mm: float = 0.0  # counts, negative when it counts the other way; 0: no encoder
+    lost_steps: int = 0  # with an encoder: more than this is a fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +100,41 @@ class LinkSettings:
     longest_emission_s: float
     heartbeat_timeout_s: float = 0.1
     homing_speed_mm_s: float = 20.0
+    following_error_input: bool = False
+    probe_input: bool = False
 
     def config_blob(self) -> bytes:
         """The configuration, docs/protocol.md section 8. Raises ProtocolError if none fits."""
+        if not 1 <= len(self.axes) <= N_AXES:
+            raise ProtocolError(f"{len(self.axes)} axes, the protocol has 1 to {N_AXES}")
         try:
             blob = struct.pack(
-                "<HBBHHIII",
+                "<HBBHHIIIHH",
                 CONFIG_VERSION,
                 len(self.axes),
-                0,
+                int(self.following_error_input) | int(self.probe_input) << 1,
                 _round(self.heartbeat_timeout_s * 1e3),
                 _round(self.plan_share * 32768),
                 _round(self.longest_emission_s * 1e3),
                 _round(self.homing_speed_mm_s * 1e3),
                 _round(self.total_accel_mm_s2 * 1e3),
+                sum(a.limit_low << k | a.limit_high << 8 + k for k, a in enumerate(self.axes)),
+                0,
             )
             for a in self.axes:
                 blob += struct.pack(
-                    "<IIIii",
+                    "<IIIiiiHH",
                     _round(a.steps_per_mm * 1e3),
                     _round(a.speed_mm_s * a.steps_per_mm),
                     _round(a.accel_mm_s2 * a.steps_per_mm),
                     _round(a.min_mm * a.steps_per_mm),
                     _round(a.max_mm * a.steps_per_mm),
+                    _round(a.encoder_per_mm * 65536 / a.steps_per_mm),
+                    a.lost_steps,
+                    0,
                 )
         except (struct.error, ValueError, OverflowError) as exc:
             raise ProtocolError(f"motion settings do not fit the configuration: {exc}") from None
-        if not 1 <= len(self.axes) <= N_AXES:
-            raise ProtocolError(f"{len(self.axes)} axes, the protocol has 1 to {N_AXES}")
         return blob
 
     def config_hash(self) -> int:
@@ -147,6 +175,12 @@ class MotionStatus:
     tracks_started: int
     received_us: int  # host loop time at which it came
     hold_pending: bool  # HOLD waits for the end of the track
+    inputs: int = 0  # bit k: input k of docs/protocol.md section 4
+    probe: int = 0  # ProbeOutcome
+    probe_axis: int = 0
+    probe_steps: int = 0  # position of that axis at the edge
+    power_law: int = 0  # in force, 0 linear
+    lost_steps: tuple[int, ...] = (0,) * N_AXES  # steps made less what encoders counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +191,11 @@ class LinkEvent:
     code: int  # EventCode
     arg: int
     segment: int
+
+
+def rtt_class(us: int) -> int:
+    """Class of a round trip in ``LinkStats.rtt_counts``: below 64, 128, 256 ... us, the rest."""
+    return min(RTT_CLASSES - 1, max(0, (us >> 6).bit_length()))
 
 
 @dataclass(slots=True)
@@ -174,7 +213,11 @@ class LinkStats:
     underruns: int = 0  # the device held itself, queue low or dry
     rtt_us: int = 0
     rtt_max_us: int = 0
-    clock_offset_us: int = 0  # host - device, least of the last 5 to 10 s
+    rtt_counts: list[int] = field(default_factory=lambda: [0] * RTT_CLASSES)  # see rtt_class
+    beat_late_max_us: int = 0  # a beat after its due instant
+    queue_least_us: int = -1  # planned time queued while playing, job's end not in sight; -1 none
+    clock_offset_us: int = 0  # host - device, the middle of what is possible
+    clock_error_us: int = -1  # the true offset is no further away than this; -1 unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class MotionLink:
         raise TransportError(f"{self._port}: no motion controller answers the handshake")
 
     def _check_identity(self, values: tuple[int, ...]) -> None:
-        protocol, queue, version, nonce, config, seq, index, session, urgent, axes = values
+        protocol, queue, version, nonce, config, seq, index, session, urgent, axes, _, _ = values
         if protocol != framing.PROTOCOL:
             raise ProtocolError(
                 f"{self._port}: controller speaks protocol {protocol}, host {framing.PROTOCOL}"
@@ -570,6 +570,12 @@ def read_status(v: tuple[int, ...], received_us: int) -> MotionStatus:
         v[16],
         received_us,
         bool(flags & 16),
+        v[20],
+        v[21],
+        v[22],
+        v[25],
+        v[23],
+        v[26:32],
     )
 
 

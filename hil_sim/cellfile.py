@@ -79,6 +79,8 @@ class AxisFile:
     most_mm: float
     speed_mm_s: float
     accel_mm_s2: float
+    encoder_per_mm: float = 0.0  # counts; 0: no encoder
+    lost_steps: int = 0  # with one: how many steps may be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,9 @@ class CellFile:
     work_offset_mm: tuple[float, float, float]
     tool_offset_mm: tuple[float, float, float]
     total_accel_mm_s2: float
+    limit_switches: frozenset[str]  # "X-" at the low end of X, "X+" at the high end ...
+    following_error_input: bool
+    probe_input: bool
     plan_share: float
     heartbeat_timeout_us: int
     rated_power_w: float
@@ -277,6 +282,9 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
         work_offset_mm=motion.triple("work_offset") if "work_offset" in motion.data else ZERO,
         tool_offset_mm=motion.triple("tool_offset") if "tool_offset" in motion.data else ZERO,
         total_accel_mm_s2=motion.positive("total_acceleration", "accel_mm_s2"),
+        limit_switches=_limit_switches(motion),
+        following_error_input=_yes(motion, "following_error_input"),
+        probe_input=_yes(motion, "probe_input"),
         plan_share=motion.share("plan_share"),
         heartbeat_timeout_us=motion.micros("heartbeat_timeout"),
         rated_power_w=laser.positive("rated_power", "power_w"),
@@ -317,12 +325,30 @@ def _axes(motion: _Table) -> tuple[AxisFile, ...]:
                 most_mm,
                 row.positive("speed", "speed_mm_s"),
                 row.positive("acceleration", "accel_mm_s2"),
+                row.positive("encoder", "steps_per_mm") if "encoder" in row.data else 0.0,
+                row.whole("lost_steps", 1, 65535) if "encoder" in row.data else 0,
             )
         )
     names = [a.name for a in axes]
     if names[:3] != ["X", "Y", "Z"]:
         raise motion.fail("axes", f"begin with {', '.join(names[:3])} and not with X, Y, Z")
     return tuple(axes)
+
+
+def _yes(motion: _Table, key: str) -> bool:
+    value = motion.data.get(key, False)
+    if not isinstance(value, bool):
+        raise motion.fail(key, f"{value!r} is neither true nor false")
+    return value
+
+
+def _limit_switches(motion: _Table) -> frozenset[str]:
+    names = motion.data.get("limit_switches", [])
+    known = [a.name for a in (*_axes(motion), *_rotary(motion))]
+    ends = {n + end for n in known for end in "-+"}
+    if not isinstance(names, list) or any(n not in ends for n in names):
+        raise motion.fail("limit_switches", f'{names!r} are not ends of axes such as "X-", "X+"')
+    return frozenset(names)
 
 
 def _rotary(motion: _Table) -> tuple[RotaryFile, ...]:
@@ -362,8 +388,8 @@ def _inert(top: _Table, hoppers: tuple[HopperFile, ...]) -> bool:
 
 
 HOMING_UM_S = 20_000  # where the cell says nothing (docs/protocol.md, 8)
-_HEAD = struct.Struct("<HBBHHIII")
-_AXIS = struct.Struct("<IIIii")
+_HEAD = struct.Struct("<HBBHHIIIHH")
+_AXIS = struct.Struct("<IIIiiiHH")
 
 
 def config_blob(cell: CellFile) -> bytes:
@@ -373,14 +399,16 @@ def config_blob(cell: CellFile) -> bytes:
     """
     try:
         blob = _HEAD.pack(
-            1,
+            2,
             cell.n_axes,
-            0,
+            (1 if cell.following_error_input else 0) + (2 if cell.probe_input else 0),
             _near(cell.heartbeat_timeout_us / 1e3),
             _near(cell.plan_share * 32768),
             _near(cell.longest_emission_us / 1e3),
             HOMING_UM_S,
             _near(cell.total_accel_mm_s2 * 1e3),
+            _limit_bits(cell),
+            0,
         )
         for axis in cell.axes:
             blob += _AXIS.pack(
@@ -389,6 +417,9 @@ def config_blob(cell: CellFile) -> bytes:
                 _near(axis.accel_mm_s2 * axis.steps_per_mm),
                 0,  # steps are counted from the home switch, at the least end
                 _near((axis.most_mm - axis.least_mm) * axis.steps_per_mm),
+                _near(axis.encoder_per_mm / axis.steps_per_mm * 65536),
+                axis.lost_steps,
+                0,
             )
         for turn in cell.rotary:  # a rotary axis' switch is its zero mark
             blob += _AXIS.pack(
@@ -397,12 +428,26 @@ def config_blob(cell: CellFile) -> bytes:
                 _near(turn.accel_deg_s2 * turn.steps_per_deg),
                 _near(turn.least_deg * turn.steps_per_deg),
                 _near(turn.most_deg * turn.steps_per_deg),
+                0,
+                0,
+                0,
             )
     except struct.error as exc:
         raise CellFileError(
             f"{cell.path}: motion: a value does not fit the firmware's configuration ({exc})"
         ) from None
     return blob
+
+
+def _limit_bits(cell: CellFile) -> int:
+    """One bit a switch: the low ends from bit 0 on, the high ends from bit 8 on."""
+    bits = 0
+    names = [a.name for a in cell.axes] + [r.name for r in cell.rotary]
+    for number, name in enumerate(names):
+        bits += (2**number if name + "-" in cell.limit_switches else 0) + (
+            2 ** (8 + number) if name + "+" in cell.limit_switches else 0
+        )
+    return bits
 
 
 def _near(value: float) -> int:

@@ -41,7 +41,10 @@ assert SAMPLE.itemsize == 48
 
 # kinds of rows
 GATE, SEGMENT_END, ARMED, STATE, FAULT, TRACK_START, BEAT, FAULT_RESET, HOLD = range(1, 10)
-INPUT_INTERLOCK = 0
+PROBED, PROBE_MISSED = 14, 15
+# inputs; of axis k: its home switch, and limit switches at both ends
+INPUT_INTERLOCK, INPUT_SWITCH, INPUT_LIMIT_LOW, INPUT_LIMIT_HIGH = 0, 1, 7, 13
+INPUT_PROBE, INPUT_FOLLOWING = 19, 20
 _MAX_ROWS = 8192
 _MAX_SAMPLES = 4096
 
@@ -68,6 +71,7 @@ def _load() -> ctypes.CDLL:
         "fw_native_rows": (u32, [handle, ctypes.c_void_p, u32]),
         "fw_native_samples": (u32, [handle, ctypes.c_void_p, u32]),
         "fw_native_input": (None, [handle, u32, u32]),
+        "fw_native_sensor": (None, [handle, u32, u32, ctypes.c_int32, ctypes.c_int32]),
         "fw_native_place": (None, [handle, u32, ctypes.c_int32]),
     }
     for name, (result, arguments) in signatures.items():
@@ -143,6 +147,16 @@ class NativeFirmware:
         """A digital input changes now; 0 is the hardware interlock (true: permits emission)."""
         self._lib.fw_native_input(self._handle, number, int(value))
 
+    def set_sensor(self, number: int, axis: int, steps: int, sign: int) -> None:
+        """An input closes where an axis truly is ``steps`` from its home switch or beyond.
+
+        ``sign`` 1 or -1: the direction in which beyond lies; 0 takes the sensor away.
+        """
+        self._lib.fw_native_sensor(self._handle, number, axis, steps, sign)
+
     def place(self, axis: int, steps: int) -> None:
-        """True distance of an axis from its home switch, steps (at power-up 1000)."""
+        """True distance of an axis from its home switch, steps (at power-up 1000).
+
+        Called later it is what a slipping drive does: the firmware counts on as before.
+        """
         self._lib.fw_native_place(self._handle, axis, steps)

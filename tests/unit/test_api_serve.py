@@ -95,7 +95,7 @@ def test_session_gives_the_same_plan_twice(tmp_path, small_job):
 def test_link_settings_are_the_cell_s():
     """Against the configuration and hash printed in docs/protocol.md, section 10."""
     settings = link_settings(load_cell("sim")[0])
-    assert settings.config_blob()[:20].hex(" ") == (
-        "01 00 03 00 64 00 66 66 c0 27 09 00 20 4e 00 00 80 84 1e 00"
+    assert settings.config_blob()[:24].hex(" ") == (
+        "02 00 03 00 64 00 66 66 c0 27 09 00 20 4e 00 00 80 84 1e 00 00 00 00 00"
     )
-    assert settings.config_hash() == 0x3C051B65
+    assert settings.config_hash() == 0xAF1A1C3E

@@ -12,7 +12,7 @@ from tests.unit.firmware_bench import END, NONCE, Host, line
 from tests.unit.protocol_reader import NAMES, Reader, frame
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
-CONFIG_HASH = 0x3C051B65
+CONFIG_HASH = 0xAF1A1C3E
 
 
 def examples() -> dict[str, bytes]:

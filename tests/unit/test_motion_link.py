@@ -27,7 +27,7 @@ async def until(check, step_s: float = 0.01) -> None:
 
 def test_configuration_blob_is_the_documents():
     assert SETTINGS.config_blob() == config(AXES)
-    assert SETTINGS.config_hash() == 0x3C051B65
+    assert SETTINGS.config_hash() == 0xAF1A1C3E
 
 
 def test_a_job_streams_whole_with_credit_and_a_second_queued():
@@ -333,7 +333,7 @@ def test_another_configuration_is_refused_at_the_handshake():
     async def nothing():
         pass
 
-    with pytest.raises(ProtocolError, match=r"configuration hash .* is not the cell's 3c051b65"):
+    with pytest.raises(ProtocolError, match=r"configuration hash .* is not the cell's af1a1c3e"):
         bench.run(nothing())
 
 

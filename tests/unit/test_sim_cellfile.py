@@ -33,14 +33,14 @@ def test_simulated_cell_is_read_in_the_units_of_the_attributes():
 def test_configuration_blob_is_that_of_the_protocol_page():
     # the example of docs/protocol.md, section 10
     expected = bytes.fromhex(
-        "010003006400" "6666c0270900204e0000" "80841e00"
-        "801a060080bb000000350c0000000000c0d40100"
-        "801a060080bb000000350c0000000000c0d40100"
-        "801a0600803e0000400d030000000000a0860100"
+        "020003006400" "6666c0270900204e0000" "80841e00" "00000000"
+        "801a060080bb000000350c0000000000c0d40100" "0000000000000000"
+        "801a060080bb000000350c0000000000c0d40100" "0000000000000000"
+        "801a0600803e0000400d030000000000a0860100" "0000000000000000"
     )  # fmt: skip
     blob = config_blob(load(CELL))
     assert blob == expected
-    assert zlib.crc32(blob) == 0x3C051B65
+    assert zlib.crc32(blob) == 0xAF1A1C3E
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@
 #include "board.h"
 
 #define FW_PROTOCOL 1u
-#define FW_VERSION 0x00010000u /* major 16 bits, minor 8, patch 8 */
+#define FW_VERSION 0x00010100u /* major 16 bits, minor 8, patch 8 */
 #define FW_AXES 6u
 #ifndef FW_QUEUE
 #define FW_QUEUE 2048u /* segments of 24 bytes; a power of two, at least 1024 */
+#endif
+#ifndef FW_RX_WINDOW
+#define FW_RX_WINDOW 4096u /* bytes that a port can take while the core is busy */
 #endif
 #define FW_EVENTS 64u
 #define FW_MAX_PAYLOAD 512u
@@ -25,6 +28,9 @@
 #define FW_SEGMENT_SIZE 22u
 #define FW_NEVER UINT64_MAX
 #define FW_SCALE_ONE (1 << 24) /* time scale 1.0 */
+#define FW_LAWS 3u             /* power laws beside the linear one */
+#define FW_LAW_POINTS 17u
+#define FW_MOST_CAP 0xFFFFFu /* 1/65535 of full scale */
 
 #define FW_FLAG_GATE 0x01u
 #define FW_FLAG_DWELL 0x02u
@@ -32,7 +38,9 @@
 #define FW_FLAG_PARAM 0x08u
 #define FW_FLAG_END 0x10u
 
-enum { FW_IDLE, FW_HOMING, FW_RUNNING, FW_HOLDING, FW_HELD, FW_FAULTED };
+enum { FW_IDLE, FW_HOMING, FW_RUNNING, FW_HOLDING, FW_HELD, FW_FAULTED, FW_JOGGING, FW_PROBING };
+
+enum { FW_PROBE_NONE, FW_PROBE_UNDER_WAY, FW_PROBE_FOUND, FW_PROBE_MISSED, FW_PROBE_ENDED };
 
 enum {
     FW_OK = 0,
@@ -42,7 +50,10 @@ enum {
     FW_MAX_ON_TIME = 4,
     FW_STILL = 5,
     FW_HOST_ABORT = 6,
-    FW_HOMING_FAILED = 7
+    FW_HOMING_FAILED = 7,
+    FW_LIMIT_SWITCH = 8,
+    FW_FOLLOWING_ERROR = 9,
+    FW_LOST_STEPS = 10
 };
 
 enum { /* reasons of NAK */
@@ -63,7 +74,8 @@ enum { /* reasons of NAK */
     FW_NAK_BUSY = 28,
     FW_NAK_NOT_ARMED = 29,
     FW_NAK_TRAVEL = 30,
-    FW_NAK_LOW = 31
+    FW_NAK_LOW = 31,
+    FW_NAK_INPUT = 32
 };
 
 typedef struct {
@@ -72,6 +84,9 @@ typedef struct {
     uint32_t accel;  /* step/s2, greatest */
     int32_t min;     /* steps */
     int32_t max;     /* steps */
+    int32_t encoder; /* counts in 65536 steps, 0: none */
+    uint32_t lost;   /* steps that may be lost */
+    uint32_t jog_dv; /* step/s a ms: so that all axes together keep the total acceleration */
 } fw_axis_t;
 
 typedef struct {
@@ -81,6 +96,9 @@ typedef struct {
     uint32_t homing_um_s;
     uint32_t total_accel_um_s2;
     uint64_t max_on_us;
+    uint32_t limits; /* limit switches in use: bit k at the low end, bit 8 + k at the high end */
+    bool following;  /* following-error input in use */
+    bool probe;      /* probe input in use */
     uint32_t hash;
     uint32_t stop_need_us; /* scaled time that any stop takes */
     uint32_t override_max; /* Q15, 1/sqrt(plan_share) */
@@ -104,6 +122,12 @@ typedef struct {
     int32_t segment;
     uint16_t code;
 } fw_event_t;
+
+typedef struct {
+    uint32_t n;               /* 0: not set */
+    int32_t x[FW_LAW_POINTS]; /* log2 of speed / nominal, Q20, increasing */
+    int32_t y[FW_LAW_POINTS]; /* log2 of g, Q20 */
+} fw_law_t;
 
 typedef struct {
     void *board;
@@ -133,6 +157,11 @@ typedef struct {
     uint32_t least_override; /* Q15 */
     uint32_t trim;           /* Q15 */
     uint64_t trim_us;
+    uint32_t law;            /* in force, 0: linear */
+    uint32_t cap;            /* power at nominal speed that the energy cap allows, 0: none */
+    uint32_t speed_start;    /* Q15 of nominal, at the segment's start */
+    uint32_t speed_before;   /* the same at the end of the segment before */
+    fw_law_t laws[FW_LAWS];
 
     /* sessions and numbers */
     uint32_t session;
@@ -178,6 +207,24 @@ typedef struct {
     uint64_t home_frac; /* 1e-6 steps */
     uint64_t home_made; /* steps of this axis and phase */
     uint64_t home_done; /* steps of this slice */
+
+    /* jog and probe: speeds change on whole ms */
+    bool jogging;                 /* an axis moves so, or may */
+    int32_t jog_v[FW_AXES];       /* step/s, this slice */
+    int32_t jog_goal[FW_AXES];    /* step/s */
+    int64_t jog_part[FW_AXES];    /* 1e-6 steps from pos at the slice's start, 0 to 999999 */
+    int64_t jog_done[FW_AXES];    /* steps of this slice */
+    uint64_t jog_us;              /* last JOG that counted */
+    uint64_t jog_nak_us;
+    bool jog_nak_open;
+    uint32_t probe_result;
+    uint32_t probe_axis;
+    int32_t probe_target;
+    int32_t probe_pos;
+
+    /* encoders: counts and position at which both were the same */
+    uint32_t encoder_zero[FW_AXES];
+    int32_t encoder_pos[FW_AXES];
 
     uint64_t status_due;
 

@@ -2,6 +2,7 @@
 #include "fw_internal.h"
 
 #define NAK_AGAIN_US 10000u
+#define JOG_NAK_AGAIN_US 100000u
 
 static bool later(uint32_t a, uint32_t b)
 {
@@ -9,16 +10,37 @@ static bool later(uint32_t a, uint32_t b)
     return (ahead != 0u) && (ahead < 0x80000000u);
 }
 
-static void beat(fw_t *fw, const uint8_t *p)
+/* True when it counts. */
+static bool beat(fw_t *fw, const uint8_t *p)
 {
     uint32_t session = fw_u32(&p[4]);
     uint32_t counter = fw_u32(&p[8]);
     bool newer = (session > fw->session) || ((session == fw->session) && (counter > fw->counter));
-    if ((fw_u32(p) == fw->boot_nonce) && newer) {
+    bool counts = newer && (fw_u32(p) == fw->boot_nonce);
+    if (counts) {
         fw->session = session;
         fw->counter = counter;
         fw->beat_us = fw->now;
         board_trace(fw->board, FW_T_BEAT, 0);
+    }
+    return counts;
+}
+
+/* A beat with speeds. Never sent again by the host, so told apart from what it was not. */
+static void jog(fw_t *fw, const uint8_t *p)
+{
+    if (!beat(fw, p)) {
+        return;
+    }
+    uint32_t reason = (fw_u32(&p[12]) != fw->urgent) ? (uint32_t)FW_NAK_STALE : fw_jog(fw, &p[16]);
+    if (reason == (uint32_t)FW_OK) {
+        fw->jog_nak_open = false;
+    } else if (!fw->jog_nak_open || (fw->now - fw->jog_nak_us >= JOG_NAK_AGAIN_US)) {
+        fw->jog_nak_open = true;
+        fw->jog_nak_us = fw->now;
+        fw_send_nak(fw, reason, FW_JOG, 0);
+    } else {
+        /* told already */
     }
 }
 
@@ -49,6 +71,9 @@ static uint32_t arm(fw_t *fw, const uint8_t *p)
     if ((fw->state != FW_IDLE) && (fw->state != FW_HELD)) {
         return FW_NAK_STATE;
     }
+    if (fw_input_in_the_way(fw)) {
+        return FW_NAK_INPUT;
+    }
     if (session > fw->session) {
         fw->session = session;
         fw->counter = 0;
@@ -62,7 +87,9 @@ static uint32_t arm(fw_t *fw, const uint8_t *p)
 static void disarm(fw_t *fw)
 {
     bool idle = (fw->state == FW_IDLE) && (fw_queue_count(fw) == 0u);
-    if (!idle) {
+    if (fw->jogging) {
+        fw_jog_stop(fw);
+    } else if (!idle) {
         fw_hold(fw, 1);
     }
     fw_set_armed(fw, false);
@@ -120,6 +147,12 @@ static uint32_t reset(fw_t *fw, const uint8_t *p)
     if ((fw->fault == FW_INTERLOCK_LOST) && !fw->interlock) {
         return FW_NAK_INTERLOCK;
     }
+    if ((fw->fault == FW_FOLLOWING_ERROR) && board_input(fw->board, BOARD_IN_FOLLOWING)) {
+        return FW_NAK_INPUT;
+    }
+    for (uint32_t k = 0; (fw->fault == FW_LOST_STEPS) && (k < fw->config.n_axes); k++) {
+        fw_encoder_mark(fw, k);
+    }
     fw_log(fw, FW_T_FAULT_RESET, (int32_t)fw->fault);
     fw->fault = FW_OK;
     fw->hold = false;
@@ -167,6 +200,11 @@ static uint32_t home(fw_t *fw, const uint8_t *p)
     }
     fw_home_start(fw);
     return FW_OK;
+}
+
+static uint32_t probe(fw_t *fw, const uint8_t *p)
+{
+    return (fw_u32(p) != fw->urgent) ? (uint32_t)FW_NAK_STALE : fw_probe(fw, p);
 }
 
 static uint32_t flush(fw_t *fw, const uint8_t *p)
@@ -241,6 +279,12 @@ static uint32_t sequenced(fw_t *fw, uint32_t type, const uint8_t *p, uint32_t n)
     case FW_HOME:
         reason = home(fw, p);
         break;
+    case FW_PROBE:
+        reason = probe(fw, p);
+        break;
+    case FW_LAW:
+        reason = fw_law_take(fw, p);
+        break;
     default: /* FLUSH, the only other one that the receiver lets pass */
         reason = flush(fw, p);
         break;
@@ -257,29 +301,21 @@ static void gap(fw_t *fw, uint32_t reason, uint32_t type, uint32_t number)
     }
 }
 
-void fw_command(fw_t *fw, uint32_t type, uint32_t number, const uint8_t *p, uint32_t n)
+static void urgent(fw_t *fw, uint32_t type, uint32_t number)
 {
-    if (type == (uint32_t)FW_HELLO) {
-        fw_send_hello(fw);
-        return;
+    fw->urgent = later(number, fw->urgent) ? number : fw->urgent;
+    fw->ack_due = true;
+    if (type == (uint32_t)FW_ABORT) {
+        fw_fault(fw, FW_HOST_ABORT);
+    } else if (type == (uint32_t)FW_HOLD_NOW) {
+        fw_hold(fw, 1);
+    } else {
+        disarm(fw);
     }
-    if (type == (uint32_t)FW_BEAT) {
-        beat(fw, p);
-        return;
-    }
-    if ((type == (uint32_t)FW_DISARM) || (type == (uint32_t)FW_HOLD_NOW) ||
-        (type == (uint32_t)FW_ABORT)) {
-        fw->urgent = later(number, fw->urgent) ? number : fw->urgent;
-        fw->ack_due = true;
-        if (type == (uint32_t)FW_ABORT) {
-            fw_fault(fw, FW_HOST_ABORT);
-        } else if (type == (uint32_t)FW_HOLD_NOW) {
-            fw_hold(fw, 1);
-        } else {
-            disarm(fw);
-        }
-        return;
-    }
+}
+
+static void in_order(fw_t *fw, uint32_t type, uint32_t number, const uint8_t *p, uint32_t n)
+{
     if (number != fw->next_seq) {
         if (later(number, fw->next_seq)) {
             gap(fw, FW_NAK_SEQUENCE, type, number);
@@ -298,6 +334,29 @@ void fw_command(fw_t *fw, uint32_t type, uint32_t number, const uint8_t *p, uint
     uint32_t reason = sequenced(fw, type, p, n);
     if (reason != (uint32_t)FW_OK) {
         fw_send_nak(fw, reason, type, number);
+    }
+}
+
+void fw_command(fw_t *fw, uint32_t type, uint32_t number, const uint8_t *p, uint32_t n)
+{
+    switch (type) {
+    case FW_HELLO:
+        fw_send_hello(fw);
+        break;
+    case FW_BEAT:
+        (void)beat(fw, p);
+        break;
+    case FW_JOG:
+        jog(fw, p);
+        break;
+    case FW_DISARM:
+    case FW_HOLD_NOW:
+    case FW_ABORT:
+        urgent(fw, type, number);
+        break;
+    default:
+        in_order(fw, type, number, p, n);
+        break;
     }
 }
 

@@ -24,6 +24,9 @@ bool fw_init(fw_t *fw, void *board, const uint8_t *config, uint32_t n, uint32_t 
     fw->status_due = STATUS_US;
     fw->interlock = board_input(board, BOARD_IN_INTERLOCK);
     fw_queue_clear(fw, 0);
+    for (uint32_t k = 0; k < fw->config.n_axes; k++) {
+        fw_encoder_mark(fw, k);
+    }
     board_gate(board, false);
     board_power(board, 0);
     fw_log(fw, FW_T_POWER_UP, 0);
@@ -38,11 +41,8 @@ bool fw_beat_fresh(const fw_t *fw)
 /* No axis moves. */
 bool fw_resting(const fw_t *fw)
 {
-    if (fw->state == FW_HOMING) {
-        return false;
-    }
     if (fw->state == FW_FAULTED) {
-        return !fw->playing && !fw->home_stop;
+        return !fw->playing && !fw->home_stop && !fw->jogging;
     }
     return (fw->state == FW_IDLE) || (fw->state == FW_HELD);
 }
@@ -114,6 +114,8 @@ void fw_hold(fw_t *fw, int32_t kind)
         fw_set_state(fw, FW_HELD);
     } else if (fw->state == FW_HOMING) {
         fw->home_stop = true;
+    } else {
+        fw_jog_stop(fw); /* jog or probe; HELD stays */
     }
     fw_gate_update(fw);
 }
@@ -134,13 +136,14 @@ void fw_fault(fw_t *fw, uint32_t fault)
     fw->hold = true;
     fw->hold_pending = false;
     fw->home_stop = homing;
+    fw_jog_stop(fw);
     fw_set_state(fw, FW_FAULTED);
     if (resting) {
         fw->playing = false;
     }
     if (fw->playing) {
         fw_play_replan(fw);
-    } else if (!homing) {
+    } else if (!homing && !fw->jogging) {
         fw_at_rest(fw);
     }
     fw_send_events(fw);
@@ -174,6 +177,20 @@ void fw_at_rest(fw_t *fw)
     fw_power_set(fw, 0);
 }
 
+/* Axes to this instant, before what may change them. */
+static void move_to_now(fw_t *fw)
+{
+    if (fw_moving(fw)) {
+        fw_play_to_now(fw);
+    }
+    if ((fw->state == FW_HOMING) || fw->home_stop) {
+        fw_home_to_now(fw);
+    }
+    if (fw->jogging) {
+        fw_jog_to_now(fw);
+    }
+}
+
 void fw_inputs(fw_t *fw)
 {
     bool interlock = board_input(fw->board, BOARD_IN_INTERLOCK);
@@ -184,11 +201,13 @@ void fw_inputs(fw_t *fw)
     if (fw->armed && !fw->interlock) {
         fw_fault(fw, FW_INTERLOCK_LOST);
     }
+    fw_probe_look(fw);
+    fw_watch(fw);
 }
 
 static bool watching_beat(const fw_t *fw)
 {
-    return fw->armed || ((fw->state == FW_HOMING) && !fw->home_stop);
+    return fw->armed || ((fw->state == FW_HOMING) && !fw->home_stop) || (fw->state == FW_PROBING);
 }
 
 static void earliest(uint64_t *next, uint64_t t)
@@ -198,17 +217,20 @@ static void earliest(uint64_t *next, uint64_t t)
     }
 }
 
-void fw_step(fw_t *fw, uint64_t until)
+/* An axis moves by any of the three ways: its control slice ends sometime. */
+static bool in_slices(const fw_t *fw)
 {
-    bool moving = fw_moving(fw);
-    bool homing = (fw->state == FW_HOMING) || fw->home_stop;
+    return fw_moving(fw) || (fw->state == FW_HOMING) || fw->home_stop || fw->jogging;
+}
+
+static uint64_t next_instant(const fw_t *fw, uint64_t until)
+{
     uint64_t next = until;
     earliest(&next, fw->status_due);
-    if (moving) {
-        earliest(&next, fw->slice_t + fw->slice_len);
+    if (fw_moving(fw)) {
         earliest(&next, fw->seg_end);
     }
-    if (homing) {
+    if (in_slices(fw)) {
         earliest(&next, fw->slice_t + fw->slice_len);
     }
     if (watching_beat(fw)) {
@@ -220,32 +242,49 @@ void fw_step(fw_t *fw, uint64_t until)
     if (fw->trim != 32768u) {
         earliest(&next, fw->trim_us + TRIM_LIFE_US);
     }
-    fw->now = (next > fw->now) ? next : fw->now;
+    return next;
+}
 
-    if ((fw->trim != 32768u) && (fw->now - fw->trim_us >= TRIM_LIFE_US)) {
-        fw->trim = 32768u;
-    }
-    if (moving) {
-        fw_play_to_now(fw);
-    }
-    if (homing) {
-        fw_home_to_now(fw);
-    }
-    /* guards before the next segment: a gate that must be shut does not open for an instant */
+/* Before the next segment: a gate that must be shut does not open for an instant. */
+static void guards(fw_t *fw, bool look)
+{
     if (watching_beat(fw) && !fw_beat_fresh(fw)) {
         fw_fault(fw, FW_BEAT_LOST);
     }
     if (fw->gate && (fw->now - fw->gate_on_us >= fw->config.max_on_us)) {
         fw_fault(fw, FW_MAX_ON_TIME);
     }
+    if (look) {
+        fw_watch(fw);
+    }
+}
+
+void fw_step(fw_t *fw, uint64_t until)
+{
+    bool moving = fw_moving(fw);
+    bool homing = (fw->state == FW_HOMING) || fw->home_stop;
+    bool jogging = fw->jogging;
+    uint64_t next = next_instant(fw, until);
+    fw->now = (next > fw->now) ? next : fw->now;
+    bool status = fw->now >= fw->status_due;
+    bool slice = in_slices(fw) && (fw->now - fw->slice_t >= fw->slice_len);
+
+    if ((fw->trim != 32768u) && (fw->now - fw->trim_us >= TRIM_LIFE_US)) {
+        fw->trim = 32768u;
+    }
+    move_to_now(fw);
+    guards(fw, status || slice);
     if (homing) {
         fw_home_events(fw);
+    }
+    if (jogging) {
+        fw_jog_events(fw);
     }
     if (moving) {
         fw_play_events(fw);
     }
     fw_gate_update(fw);
-    if (fw->now >= fw->status_due) {
+    if (status) {
         fw->status_due = (fw->now / STATUS_US + 1u) * STATUS_US;
         fw_send_events(fw);
         fw_send_status(fw);

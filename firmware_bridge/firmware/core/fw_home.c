@@ -78,9 +78,19 @@ void fw_home_to_now(fw_t *fw)
     }
 }
 
+/* Which way the axis under way goes: -1, 0, 1. */
+int32_t fw_home_direction(const fw_t *fw)
+{
+    if (fw->home_speed == 0u) {
+        return 0;
+    }
+    return (fw->home_phase == BACK_OFF) ? 1 : -1;
+}
+
 static void axis_done(fw_t *fw)
 {
     fw->pos[fw->home_axis] = 0;
+    fw_encoder_mark(fw, fw->home_axis);
     if (fw->home_axis + 1u < fw->config.n_axes) {
         begin_axis(fw, fw->home_axis + 1u);
         return;

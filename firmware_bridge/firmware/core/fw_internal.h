@@ -20,6 +20,9 @@ enum {
     FW_TRIM = 0x0C,
     FW_HOME = 0x0D,
     FW_FLUSH = 0x0E,
+    FW_JOG = 0x0F,
+    FW_PROBE = 0x10,
+    FW_LAW = 0x11,
     FW_HELLO_ACK = 0x81,
     FW_ACK = 0x82,
     FW_NAK = 0x83,
@@ -57,6 +60,30 @@ bool fw_enough_to_start(const fw_t *fw);
 void fw_home_start(fw_t *fw);
 void fw_home_to_now(fw_t *fw);
 void fw_home_events(fw_t *fw);
+int32_t fw_home_direction(const fw_t *fw);
+
+/* fw_jog.c: FW_OK or a reason of NAK */
+uint32_t fw_jog(fw_t *fw, const uint8_t *speeds);
+uint32_t fw_probe(fw_t *fw, const uint8_t *p);
+void fw_jog_stop(fw_t *fw);
+void fw_jog_to_now(fw_t *fw);
+void fw_jog_events(fw_t *fw);
+void fw_probe_look(fw_t *fw);
+
+/* fw_law.c */
+uint32_t fw_law_take(fw_t *fw, const uint8_t *p);
+bool fw_law_known(const fw_t *fw, uint32_t law);
+int64_t fw_law_scaled(const fw_t *fw, int64_t power, int32_t scale);
+void fw_law_segment(fw_t *fw, const fw_segment_t *s);
+uint32_t fw_param_cap(const fw_segment_t *s);
+
+/* fw_watch.c */
+void fw_watch(fw_t *fw);
+bool fw_limit_closed(const fw_t *fw, uint32_t axis, bool high);
+bool fw_input_in_the_way(const fw_t *fw);
+void fw_encoder_mark(fw_t *fw, uint32_t axis);
+int32_t fw_encoder_lost(const fw_t *fw, uint32_t axis);
+int32_t fw_direction(const fw_t *fw, uint32_t axis);
 
 /* fw_core.c */
 void fw_set_state(fw_t *fw, uint32_t state);

@@ -141,6 +141,11 @@ static void slice_begin(fw_t *fw)
             int32_t ahead = (fw->delta < limit) ? fw->delta : limit;
             limit = greatest_change(fw, fw->scale + ahead, w);
         }
+        if (fw->hold && (limit > 0)) {
+            /* the stop ends where the scale is 0, not with the ms */
+            uint32_t stop = (uint32_t)(((int64_t)fw->scale * 1000 + limit - 1) / limit);
+            fw->slice_len = (stop < fw->slice_len) ? stop : fw->slice_len;
+        }
         limit = (int32_t)(((int64_t)limit * (int64_t)fw->slice_len) / 1000);
         limit = (limit < 1) ? 1 : limit;
         fw->delta = (fw->delta > limit) ? limit : fw->delta;
@@ -160,9 +165,8 @@ static uint16_t power_now(const fw_t *fw)
     }
     int64_t from = (int64_t)fw->power_start;
     int64_t p = from + ((((int64_t)current(fw)->power - from) * (int64_t)fw->x) / (int64_t)ONE_Q30);
-    int64_t floor = (int64_t)fw->power_floor;
-    if (p > floor) {
-        p = floor + (((p - floor) * (int64_t)scale) >> 24);
+    if (p > (int64_t)fw->power_floor) {
+        p = fw_law_scaled(fw, p, scale);
     }
     p = (p * (int64_t)fw->trim) >> 15;
     return (uint16_t)((p > 65535) ? 65535 : p);
@@ -221,6 +225,7 @@ static void next_segment(fw_t *fw, int64_t over, bool end)
         if ((s->flags & FW_FLAG_PARAM) == 0u) {
             bool gate = (s->flags & FW_FLAG_GATE) != 0u;
             fw->seg_ticks = fw_ticks(s);
+            fw_law_segment(fw, s);
             fw->x = 0;
             fw->playing = true;
             for (uint32_t k = 0; k < FW_AXES; k++) {
@@ -238,6 +243,8 @@ static void next_segment(fw_t *fw, int64_t over, bool end)
         }
         fw->power_floor = s->power;
         fw->least_override = s->speed;
+        fw->law = (uint32_t)s->d[0];
+        fw->cap = fw_param_cap(s);
         fw->tail++;
         board_trace(fw->board, FW_T_SEGMENT_END, 0);
         ended = false;
@@ -253,6 +260,7 @@ static void segment_done(fw_t *fw)
     fw->queued_us -= fw->seg_ticks;
     fw->n_end -= end ? 1u : 0u;
     fw->power_start = s->power;
+    fw->speed_before = s->speed;
     fw->tail++;
     board_trace(fw->board, FW_T_SEGMENT_END, 0);
     next_segment(fw, over, end && (fw->tail == fw->head));

@@ -26,6 +26,7 @@ void fw_queue_clear(fw_t *fw, uint32_t next_index)
     fw->next_index = next_index;
     fw->index = next_index - 1u;
     fw->power_start = 0;
+    fw->speed_before = 0;
     fw->speed_share = 0;
     for (uint32_t k = 0; k < FW_AXES; k++) {
         fw->planned[k] = fw->pos[k];
@@ -67,20 +68,28 @@ static uint16_t time_constant(const fw_config_t *c, const fw_segment_t *s, uint3
     return (uint16_t)((w > 65535u) ? 65535u : w);
 }
 
+/* A PARAM record: the places of the steps hold law and cap. */
+static uint32_t check_param(const fw_t *fw, const fw_segment_t *s)
+{
+    bool plain = (s->flags == FW_FLAG_PARAM) && (fw_ticks(s) == 0u) && (s->d[3] == 0) &&
+                 (s->d[4] == 0) && (s->d[5] == 0);
+    bool law = (s->d[0] >= 0) && fw_law_known(fw, (uint32_t)s->d[0]);
+    return (plain && law && (fw_param_cap(s) <= FW_MOST_CAP)) ? FW_OK : FW_NAK_BAD_SEGMENT;
+}
+
 static uint32_t check(fw_t *fw, const fw_segment_t *s, int64_t *planned)
 {
     const fw_config_t *c = &fw->config;
     uint32_t ticks = fw_ticks(s);
     bool steps = false;
+    if ((s->flags & FW_FLAG_PARAM) != 0u) {
+        return check_param(fw, s);
+    }
     for (uint32_t k = 0; k < FW_AXES; k++) {
         steps = steps || (s->d[k] != 0);
         if ((k >= c->n_axes) && (s->d[k] != 0)) {
             return FW_NAK_BAD_SEGMENT;
         }
-    }
-    if ((s->flags & FW_FLAG_PARAM) != 0u) {
-        bool plain = (s->flags == FW_FLAG_PARAM) && (ticks == 0u) && !steps;
-        return plain ? FW_OK : FW_NAK_BAD_SEGMENT;
     }
     if ((ticks == 0u) || (s->flags > 0x1Fu) || (((s->flags & FW_FLAG_DWELL) != 0u) && steps)) {
         return FW_NAK_BAD_SEGMENT;

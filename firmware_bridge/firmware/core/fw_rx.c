@@ -11,12 +11,13 @@
 static bool length_fits(uint32_t type, uint32_t n)
 {
     /* indexed by type; 0xFF: no such type or not fixed */
-    static const uint8_t LENGTH[15] = {0xFF, 2, 0xFF, 12, 16, 0, 0, 0, 4, 0, 4, 2, 2, 4, 8};
+    static const uint8_t LENGTH[18] = {0xFF, 2, 0xFF, 12, 16, 0, 0,  0,  4,
+                                       0,    4, 2,    2,  4,  8, 40, 16, 104};
     if (type == (uint32_t)FW_SEGMENTS) {
         return (n >= 4u + FW_SEGMENT_SIZE) && (n <= 4u + 20u * FW_SEGMENT_SIZE) &&
                ((n - 4u) % FW_SEGMENT_SIZE == 0u);
     }
-    return (type < 15u) && (LENGTH[type] != 0xFFu) && (LENGTH[type] == n);
+    return (type < 18u) && (LENGTH[type] != 0xFFu) && (LENGTH[type] == n);
 }
 
 /* Handles the frames in the buffer. With `stale`, a frame that is not whole counts as none. */

@@ -44,7 +44,7 @@ void fw_send_nak(fw_t *fw, uint32_t reason, uint32_t type, uint32_t number)
 
 void fw_send_hello(fw_t *fw)
 {
-    uint8_t b[33];
+    uint8_t b[43];
     uint8_t *p = fw_put16(b, FW_PROTOCOL);
     p = fw_put16(p, FW_QUEUE);
     p = fw_put32(p, FW_VERSION);
@@ -55,48 +55,103 @@ void fw_send_hello(fw_t *fw)
     p = fw_put32(p, fw->session);
     p = fw_put32(p, fw->urgent);
     *p = (uint8_t)fw->config.n_axes;
+    p = fw_put64(p + 1, fw->now);
+    (void)fw_put16(p, FW_RX_WINDOW);
     send(fw, FW_HELLO_ACK, b, sizeof b);
+}
+
+static uint32_t status_flags(const fw_t *fw)
+{
+    return (fw->armed ? 1u : 0u) | (fw->gate ? 2u : 0u) | (fw->interlock ? 4u : 0u) |
+           (fw->homed ? 8u : 0u) | (fw->hold_pending ? 16u : 0u) | (fw->suppress ? 32u : 0u);
+}
+
+static uint32_t scale_now(const fw_t *fw)
+{
+    int64_t scale = fw->scale;
+    if (fw_moving(fw)) { /* it runs linearly within the slice */
+        int64_t dt = (int64_t)(fw->now - fw->slice_t);
+        scale += ((int64_t)fw->delta * dt) / (int64_t)fw->slice_len;
+    }
+    scale >>= 9;
+    return (scale > 65535) ? 65535u : (uint32_t)scale;
+}
+
+static uint32_t beat_age(const fw_t *fw)
+{
+    if (fw->beat_us == FW_NEVER) {
+        return UINT32_MAX;
+    }
+    uint64_t us = fw->now - fw->beat_us;
+    return (us < UINT32_MAX) ? (uint32_t)us : UINT32_MAX - 1u;
+}
+
+/* Bit k: input k of board.h; those that the configuration does not use are 0. */
+static uint32_t inputs(const fw_t *fw)
+{
+    uint32_t bits = fw->interlock ? 1u : 0u;
+    for (uint32_t k = 0; k < fw->config.n_axes; k++) {
+        bits |= (board_input(fw->board, BOARD_IN_SWITCH + k) ? 1u : 0u) << (BOARD_IN_SWITCH + k);
+        bits |= (fw_limit_closed(fw, k, false) ? 1u : 0u) << (BOARD_IN_LIMIT_LOW + k);
+        bits |= (fw_limit_closed(fw, k, true) ? 1u : 0u) << (BOARD_IN_LIMIT_HIGH + k);
+    }
+    if (fw->config.probe && board_input(fw->board, BOARD_IN_PROBE)) {
+        bits |= 1u << BOARD_IN_PROBE;
+    }
+    if (fw->config.following && board_input(fw->board, BOARD_IN_FOLLOWING)) {
+        bits |= 1u << BOARD_IN_FOLLOWING;
+    }
+    return bits;
+}
+
+static uint8_t *put_positions(const fw_t *fw, uint8_t *at)
+{
+    uint8_t *p = at;
+    for (uint32_t k = 0; k < FW_AXES; k++) {
+        p = fw_put32(p, (uint32_t)fw->pos[k]);
+    }
+    return p;
+}
+
+static void put_inputs(const fw_t *fw, uint8_t *at)
+{
+    uint8_t *p = fw_put32(at, inputs(fw));
+    p[0] = (uint8_t)fw->probe_result;
+    p[1] = (uint8_t)fw->probe_axis;
+    p[2] = (uint8_t)fw->law;
+    p[3] = 0;
+    p = fw_put32(p + 4, (uint32_t)fw->probe_pos);
+    for (uint32_t k = 0; k < FW_AXES; k++) {
+        int32_t lost = fw_encoder_lost(fw, k);
+        lost = (lost > 32767) ? 32767 : lost;
+        lost = (lost < -32767) ? -32767 : lost;
+        p = fw_put16(p, (uint32_t)lost & 0xFFFFu);
+    }
 }
 
 void fw_send_status(fw_t *fw)
 {
-    uint8_t b[68];
+    uint8_t b[92];
     uint64_t tau = 0;
-    int64_t scale = fw->scale;
-    uint32_t age = UINT32_MAX;
-    if (fw->playing) {
-        int64_t dt = (int64_t)(fw->now - fw->slice_t);
-        /* x is up to date; the scale runs linearly within the slice */
+    if (fw->playing) { /* x is up to date */
         tau = ((uint64_t)fw->x * fw->seg_ticks + (1u << 29)) >> 30;
-        if (fw_moving(fw)) {
-            scale += ((int64_t)fw->delta * dt) / (int64_t)fw->slice_len;
-        }
     }
-    scale >>= 9;
-    if (fw->beat_us != FW_NEVER) {
-        uint64_t us = fw->now - fw->beat_us;
-        age = (us < UINT32_MAX) ? (uint32_t)us : UINT32_MAX - 1u;
-    }
-    uint32_t flags = (fw->armed ? 1u : 0u) | (fw->gate ? 2u : 0u) | (fw->interlock ? 4u : 0u) |
-                     (fw->homed ? 8u : 0u) | (fw->hold_pending ? 16u : 0u) |
-                     (fw->suppress ? 32u : 0u);
     uint8_t *p = fw_put64(b, fw->now);
     *p = (uint8_t)fw->state;
-    p[1] = (uint8_t)flags;
+    p[1] = (uint8_t)status_flags(fw);
     p = fw_put16(p + 2, fw->fault);
     p = fw_put32(p, fw->index);
     p = fw_put32(p, (uint32_t)tau);
-    p = fw_put16(p, (scale > 65535) ? 65535u : (uint32_t)scale);
+    p = fw_put16(p, scale_now(fw));
     p = fw_put16(p, fw->power);
-    for (uint32_t k = 0; k < FW_AXES; k++) {
-        p = fw_put32(p, (uint32_t)fw->pos[k]);
-    }
+    p = put_positions(fw, p);
     p = fw_put16(p, fw_queue_count(fw));
     p = fw_put16(p, fw_queue_free(fw));
     p = fw_put32(p, fw->tracks);
-    p = fw_put32(p, age);
+    p = fw_put32(p, beat_age(fw));
     p = fw_put32(p, fw->next_seq);
-    (void)fw_put32(p, fw->next_index);
+    p = fw_put32(p, fw->next_index);
+    put_inputs(fw, p);
     send(fw, FW_STATUS, b, sizeof b);
 }
 

@@ -1,6 +1,11 @@
 /* Bytes, CRC-32, square root, configuration. */
 #include "fw_internal.h"
 
+#define HEAD 24u
+#define AXIS 28u
+#define MOST_SPEED 50000000u
+#define MOST_ENCODER (1 << 24) /* 256 counts a step */
+
 static const uint32_t CRC_TABLE[256] = {
     0x00000000u, 0x77073096u, 0xee0e612cu, 0x990951bau, 0x076dc419u, 0x706af48fu,
     0xe963a535u, 0x9e6495a3u, 0x0edb8832u, 0x79dcb8a4u, 0xe0d5e91eu, 0x97d2d988u,
@@ -111,40 +116,77 @@ uint32_t fw_isqrt(uint64_t v)
     return (uint32_t)root;
 }
 
-bool fw_config_read(fw_config_t *c, const uint8_t *p, uint32_t n)
+/* Speed by which a jog changes in a ms: all of X, Y, Z together keep the total acceleration. */
+static uint32_t jog_change(const fw_config_t *c, const fw_axis_t *a, bool linear)
 {
-    if ((n < 40u) || (fw_u16(p) != 1u)) {
-        return false;
+    uint64_t accel = a->accel;
+    if (linear) {
+        uint64_t steps = ((uint64_t)c->total_accel_um_s2 * a->milli_steps_mm) / 1000000u;
+        uint64_t share = (steps * 577u) / 1000u; /* 1 / sqrt(3) */
+        accel = (share < accel) ? share : accel;
     }
+    return (accel < 1000u) ? 1u : (uint32_t)(accel / 1000u);
+}
+
+static bool read_head(fw_config_t *c, const uint8_t *p, uint32_t n)
+{
     c->n_axes = p[2];
     uint32_t heartbeat_ms = fw_u16(&p[4]);
     c->plan_share = fw_u16(&p[6]);
     uint32_t max_on_ms = fw_u32(&p[8]);
     c->homing_um_s = fw_u32(&p[12]);
     c->total_accel_um_s2 = fw_u32(&p[16]);
-    if ((c->n_axes < 1u) || (c->n_axes > FW_AXES) || (n != 20u + 20u * c->n_axes) || (p[3] != 0u)) {
+    c->limits = fw_u16(&p[20]);
+    if ((c->n_axes < 1u) || (c->n_axes > FW_AXES) || (n != HEAD + AXIS * c->n_axes) ||
+        (p[3] > 3u) || (fw_u16(&p[22]) != 0u)) {
         return false;
     }
+    uint32_t ends = (1u << c->n_axes) - 1u;
     if ((heartbeat_ms < 20u) || (heartbeat_ms > 100u) || (c->plan_share < 1u) ||
         (c->plan_share > 32768u) || (max_on_ms < 1u) || (c->homing_um_s < 1u) ||
-        (c->total_accel_um_s2 < 1000u)) {
+        (c->total_accel_um_s2 < 1000u) || ((c->limits & ~(ends | (ends << 8))) != 0u)) {
         return false;
     }
+    c->following = (p[3] & 1u) != 0u;
+    c->probe = (p[3] & 2u) != 0u;
     c->heartbeat_us = heartbeat_ms * 1000u;
     c->max_on_us = (uint64_t)max_on_ms * 1000u;
     c->override_max = fw_isqrt(((uint64_t)1 << 45) / c->plan_share);
+    return true;
+}
+
+static bool read_axis(const fw_config_t *c, fw_axis_t *a, const uint8_t *q, bool linear)
+{
+    a->milli_steps_mm = fw_u32(q);
+    a->speed = fw_u32(&q[4]);
+    a->accel = fw_u32(&q[8]);
+    a->min = fw_i32(&q[12]);
+    a->max = fw_i32(&q[16]);
+    a->encoder = fw_i32(&q[20]);
+    a->lost = fw_u16(&q[24]);
+    /* below 20 steps/mm the squares in fw_queue.c would not fit 64 bits */
+    if ((a->milli_steps_mm < (linear ? 20000u : 1u)) || (a->speed < 1u) ||
+        (a->speed > MOST_SPEED) || (a->accel < 1000u) || (a->min >= a->max) ||
+        (fw_u16(&q[26]) != 0u)) {
+        return false;
+    }
+    if (((a->encoder == 0) != (a->lost == 0u)) || (a->encoder < -MOST_ENCODER) ||
+        (a->encoder > MOST_ENCODER)) {
+        return false;
+    }
+    a->jog_dv = jog_change(c, a, linear);
+    return true;
+}
+
+bool fw_config_read(fw_config_t *c, const uint8_t *p, uint32_t n)
+{
     uint64_t need_us = 0;
+    if ((n < HEAD + AXIS) || (fw_u16(p) != 2u) || !read_head(c, p, n)) {
+        return false;
+    }
     for (uint32_t k = 0; k < c->n_axes; k++) {
-        const uint8_t *q = &p[20u + 20u * k];
         fw_axis_t *a = &c->axis[k];
-        a->milli_steps_mm = fw_u32(q);
-        a->speed = fw_u32(&q[4]);
-        a->accel = fw_u32(&q[8]);
-        a->min = fw_i32(&q[12]);
-        a->max = fw_i32(&q[16]);
-        /* below 20 steps/mm the squares in fw_queue.c would not fit 64 bits */
-        if ((a->milli_steps_mm < ((k < 3u) ? 20000u : 1u)) || (a->speed < 1u) ||
-            (a->accel < 1000u) || (a->min >= a->max)) {
+        if (!read_axis(c, a, &p[HEAD + AXIS * k], k < 3u)) {
             return false;
         }
         uint64_t us = ((uint64_t)a->speed * 2100000u) / a->accel;

@@ -15,10 +15,18 @@
 _Static_assert(sizeof(fw_row_t) == 48, "row");
 _Static_assert(sizeof(fw_sample_t) == 48, "sample");
 
+/* An input that closes where an axis is at `steps` or beyond, seen along `sign`. */
+typedef struct {
+    uint32_t axis;
+    int32_t steps;
+    int32_t sign; /* 0: none there */
+} sensor_t;
+
 typedef struct {
     fw_t fw;
     int64_t place[FW_AXES]; /* true distance from the home switch */
-    bool interlock;
+    bool input[BOARD_INPUTS]; /* set from outside */
+    sensor_t sensor[BOARD_INPUTS];
     bool gate;
     uint16_t power;
     uint32_t n_tx;
@@ -47,10 +55,16 @@ void board_power(void *board, uint16_t power)
 bool board_input(void *board, uint32_t input)
 {
     const native_t *b = (const native_t *)board;
-    if (input == BOARD_IN_INTERLOCK) {
-        return b->interlock;
-    }
-    return b->place[input - BOARD_IN_SWITCH] <= 0;
+    const sensor_t *s = &b->sensor[input];
+    bool sensed = (s->sign != 0) && ((b->place[s->axis] - s->steps) * s->sign >= 0);
+    return b->input[input] || sensed;
+}
+
+uint32_t board_encoder(void *board, uint32_t axis)
+{
+    const native_t *b = (const native_t *)board;
+    int64_t counts = (b->place[axis] * b->fw.config.axis[axis].encoder) / 65536;
+    return (uint32_t)((uint64_t)counts & 0xFFFFFFFFu);
 }
 
 void board_tx(void *board, const uint8_t *bytes, uint32_t n)
@@ -65,7 +79,9 @@ void board_tx(void *board, const uint8_t *bytes, uint32_t n)
 void board_trace(void *board, uint32_t kind, int32_t arg)
 {
     native_t *b = (native_t *)board;
-    if ((kind > (uint32_t)FW_T_HOLD) || (b->n_rows >= N_ROWS)) {
+    bool told = (kind <= (uint32_t)FW_T_HOLD) || (kind == (uint32_t)FW_T_PROBED) ||
+                (kind == (uint32_t)FW_T_PROBE_MISSED);
+    if (!told || (b->n_rows >= N_ROWS)) {
         return;
     }
     fw_row_t *r = &b->row[b->n_rows];
@@ -107,6 +123,7 @@ void *fw_native_new(const uint8_t *config, uint32_t n, uint32_t boot_nonce)
     }
     for (uint32_t k = 0; k < FW_AXES; k++) {
         b->place[k] = 1000; /* somewhere off the switch */
+        b->sensor[BOARD_IN_SWITCH + k] = (sensor_t){.axis = k, .steps = 0, .sign = -1};
     }
     if (!fw_init(&b->fw, b, config, n, boot_nonce)) {
         free(b);
@@ -170,9 +187,17 @@ uint32_t fw_native_samples(void *handle, fw_sample_t *samples, uint32_t cap)
 void fw_native_input(void *handle, uint32_t input, uint32_t value)
 {
     native_t *b = (native_t *)handle;
-    if (input == BOARD_IN_INTERLOCK) {
-        b->interlock = value != 0u;
+    if (input < BOARD_INPUTS) {
+        b->input[input] = value != 0u;
         fw_inputs(&b->fw);
+    }
+}
+
+void fw_native_sensor(void *handle, uint32_t input, uint32_t axis, int32_t steps, int32_t sign)
+{
+    if ((input < BOARD_INPUTS) && (axis < FW_AXES)) {
+        ((native_t *)handle)->sensor[input] =
+            (sensor_t){.axis = axis, .steps = steps, .sign = sign};
     }
 }
 

@@ -6,7 +6,7 @@
 
 typedef struct {
     uint64_t t_us;
-    uint32_t kind; /* board.h, FW_T_GATE .. FW_T_HOLD */
+    uint32_t kind; /* board.h: FW_T_GATE .. FW_T_HOLD, and the probe */
     int32_t arg;
     uint32_t segment; /* index of the segment under way, or of the last one */
     uint32_t power;   /* 1/65535 */
@@ -36,8 +36,11 @@ uint64_t fw_native_run(void *handle, uint64_t until_us);
 uint32_t fw_native_tx(void *handle, uint8_t *buf, uint32_t cap);
 uint32_t fw_native_rows(void *handle, fw_row_t *rows, uint32_t cap);
 uint32_t fw_native_samples(void *handle, fw_sample_t *samples, uint32_t cap);
-/* input 0: hardware interlock permits emission */
+/* Inputs by their numbers in board.h; 0: hardware interlock permits emission. */
 void fw_native_input(void *handle, uint32_t input, uint32_t value);
+/* The input closes where an axis is `steps` from its home switch or beyond, seen along `sign`
+ * (1, -1); sign 0 takes it away. */
+void fw_native_sensor(void *handle, uint32_t input, uint32_t axis, int32_t steps, int32_t sign);
 /* True distance of an axis from its home switch, steps; the switch is closed at 0 and below. */
 void fw_native_place(void *handle, uint32_t axis, int32_t steps);
 

@@ -1,0 +1,66 @@
+/* The self-test in QEMU: text by semihosting (ARM IHI 0100), then exit.
+ *
+ * With -icount shift=0 each instruction takes 1 ns, and SysTick, set to a clock of 200 MHz that
+ * no silicon has, counts once in 5 instructions.
+ */
+#include "lm3s6965.h"
+#include "port.h"
+#include "selftest.h"
+
+#define SYS_WRITEC 0x03u
+#define SYS_EXIT 0x18u
+#define EXIT_OK 0x20026u
+#define EXIT_ERROR 0x20023u
+#define N_SEGMENTS 100000u
+#define COUNTER 0xFFFFFFu
+
+static void semihost(uint32_t operation, uint32_t argument)
+{
+    register uint32_t r0 __asm("r0") = operation;
+    register uint32_t r1 __asm("r1") = argument;
+    __asm volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
+}
+
+static void put(char c)
+{
+    char byte = c;
+    semihost(SYS_WRITEC, (uint32_t)(uintptr_t)&byte);
+}
+
+void port_panic(void)
+{
+    put('!');
+    semihost(SYS_EXIT, EXIT_ERROR);
+}
+
+/* Wraps within 84 million instructions; no single call takes so many. */
+uint32_t selftest_clock(void)
+{
+    static uint32_t last;
+    static uint32_t total;
+    uint32_t now = SYST_CVR;
+    total += ((last - now) & COUNTER) * 5u;
+    last = now;
+    return total;
+}
+
+int main(void)
+{
+    SYSCTL_RCC = RCC_200_MHZ;
+    SYST_RVR = COUNTER;
+    SYST_CVR = 0;
+    SYST_CSR = 5;
+    const selftest_t *r = selftest_run(N_SEGMENTS, 0);
+    selftest_print(put);
+    uint32_t stack = port_stack_used();
+    const char name[] = "stack=";
+    for (const char *p = name; *p != '\0'; p++) {
+        put(*p);
+    }
+    for (uint32_t unit = 10000; unit > 0u; unit /= 10u) {
+        put((char)('0' + (char)((stack / unit) % 10u)));
+    }
+    put('\n');
+    semihost(SYS_EXIT, (r->segments == N_SEGMENTS) ? EXIT_OK : EXIT_ERROR);
+    return 0;
+}
