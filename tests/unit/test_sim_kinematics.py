@@ -30,6 +30,12 @@ def changed(folder: Path, name: str, old: str, new: str) -> Path:
     return path
 
 
+def axis_fields(blob, number):
+    """Scale, speed, acceleration, least and greatest position of an axis."""
+    head, row = {1: (20, 20), 2: (24, 28)}[blob[0]]  # by the configuration's version
+    return struct.unpack_from("<IIIii", blob, head + number * row)
+
+
 class Still:
     """A firmware that stands at one position."""
 
@@ -58,18 +64,18 @@ def test_configuration_of_five_axes_is_the_same_on_both_sides():
     assert blob == link_settings(load_cell("sim_ac")[0]).config_blob()
     assert blob[2] == 5
     # axis 3 is A: 1000 steps/deg, 60 deg/s, 400 deg/s2, -110 to 110 deg from its zero mark
-    assert struct.unpack_from("<IIIii", blob, 20 + 3 * 20) == (
+    assert axis_fields(blob, 3) == (
         1_000_000, 60_000, 400_000, -110_000, 110_000,
     )  # fmt: skip
     # axis 2 is Z: steps count from its switch at the least end
-    assert struct.unpack_from("<IIIii", blob, 20 + 2 * 20)[3:] == (0, 350_000)
+    assert axis_fields(blob, 2)[3:] == (0, 350_000)
 
 
 def test_range_that_does_not_begin_at_zero_counts_steps_from_its_least_end(tmp_path):
     path = changed(tmp_path, "sim", 'range = ["0 mm", "250 mm"]', 'range = ["-50 mm", "200 mm"]')
     blob = config_blob(load(path))
     assert blob == link_settings(load_cell(str(path))[0]).config_blob()
-    assert struct.unpack_from("<IIIii", blob, 20 + 2 * 20)[3:] == (0, 100_000)
+    assert axis_fields(blob, 2)[3:] == (0, 100_000)
     assert melt_pool(load(path), [0, 0, 400])[2] == pytest.approx(-49.0)
 
 
