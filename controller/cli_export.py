@@ -28,6 +28,13 @@ def export(
             help="A call at each layer's start; default: where the cell's link is supervised.",
         ),
     ] = None,
+    powder: Annotated[
+        bool | None,
+        typer.Option(
+            "--powder/--no-powder",
+            help="Powder and gas commands; default: unless the cell's link is supervised.",
+        ),
+    ] = None,
     s_max: Annotated[
         float, typer.Option("--s-max", help="grblhal: S at rated power, the controller's $30.")
     ] = 1000.0,

@@ -110,6 +110,6 @@ class Abb(Dialect):
             self.law_note(),
             Note(
                 "orientation",
-                "the tool's orientation is that of pZero, reach and singularities are not checked",
+                "tool orientation is that of pZero, reach and singularities are not checked",
             ),
         ]

@@ -30,6 +30,7 @@ class Wish:
 
     comments: bool = True
     handshake: bool = False  # a call at each layer's start that returns when it may be built
+    powder: bool = True  # commanded by the program, where the dialect can
     s_max: float = 1000.0  # grblHAL's $30
 
 
@@ -51,6 +52,7 @@ class Dialect:
     def __init__(self, source: Source, wish: Wish) -> None:
         self.source, self.wish = source, wish
         self.cell, self.plan = source.cell, source.plan
+        self.with_powder = self.powder and wish.powder
         self.lines = Lines(self.name, self.longest_line)
         self.program_name = self.legal_name()
         self.at: np.ndarray | None = None  # where the last block ended
@@ -91,7 +93,7 @@ class Dialect:
     def program(self) -> Program:
         """The whole program. Raises PlanError for what the dialect cannot hold."""
         notes = (*self._common_notes(), *self.own_notes())
-        blocks = blocks_of(self.source, ramps=self.ramps, powder=self.powder)
+        blocks = blocks_of(self.source, ramps=self.ramps, powder=self.with_powder)
         self._template("head", notes, blocks)
         before: Block | None = None
         layer, track = -1, -1
@@ -172,10 +174,12 @@ class Dialect:
             f"JOB {plan.figures.get('hash', '')}",
             f"{plan.figures['layers']} LAYERS {plan.figures['tracks']} TRACKS "
             f"{plan.figures['duration_s']:.1f} S",
-            "MM AND MM/MIN, ZERO IS THE PLAN'S ZERO"
+            "MM AND MM/MIN, ZERO IS THE ZERO OF THE PLAN"
             if self.decimals_feed
-            else "MM AND MM/S, ZERO IS THE PLAN'S ZERO",
-            "MACHINE POSITION IS PROGRAM PLUS " + " ".join(f"{x:.3f}" for x in offset) + " MM",
+            else "MM AND MM/S, ZERO IS THE ZERO OF THE PLAN",
+            "MACHINE POSITION IS PROGRAM PLUS OFFSET "
+            + " ".join(f"{x:.3f}" for x in offset)
+            + " MM",
         ]
         width = min(self.longest_line, 100) - 8
         head = [self.comment(ascii_words(line)[:width]) for line in told]
@@ -201,7 +205,7 @@ class Dialect:
             notes.append(
                 Note(
                     "latency",
-                    f"source latencies (up to {ahead_ms:g} ms) are taken off as way at the "
+                    f"source latencies, up to {ahead_ms:g} ms, are taken off as way at the "
                     "planned speed; at another speed edges lie wrong by latency times the "
                     "difference",
                 )
@@ -221,19 +225,17 @@ class Dialect:
                     "constant along a bead",
                 )
             )
-        if self.powder and len(self.plan.timeline):
+        if self.with_powder and len(self.plan.timeline):
             notes.append(
                 Note(
                     "powder_timing",
-                    f"powder and gas are commanded where the plan's times fall (delay "
-                    f"{self.cell.powder.transport_delay_s:g} s); they are right only while the "
-                    "machine keeps the planned times",
+                    "powder and gas are commanded where the planned times fall, "
+                    f"{self.cell.powder.transport_delay_s:g} s of transport ahead; that is right "
+                    "only while the machine keeps the planned times",
                 )
             )
-        if not self.powder:
-            notes.append(
-                Note("powder", "powder and gas are not commanded by the program; the cell does")
-            )
+        if not self.with_powder:
+            notes.append(Note("powder", "powder and gas are not commanded by the program"))
         return notes
 
     def law_note(self) -> Note:

@@ -27,6 +27,7 @@ from controller.recipes import Recipe, parse_recipe
 from firmware_bridge.segments import TICK_S, ticks_of
 
 SNAP_MM = 2e-4  # a cut so near to a corner is at the corner
+SNAP_S = 1e-3  # and one within a servo cycle's way, which a control could not place better
 SAME_S = 2e-6  # instants of the rebuilt plan may differ by a tick and rounding
 RAMP_STEPS = 8  # that a ramp is stepped in at the most
 LEAST_STEP_MM, LEAST_STEP_S = 0.05, 0.005  # a shorter block would slow a control down
@@ -160,21 +161,27 @@ def _ramp_cuts(source: Source) -> np.ndarray:
     return np.concatenate(cuts) if cuts else np.zeros(0)
 
 
-def _cuts(source: Source, extra: np.ndarray, gate_s: np.ndarray) -> np.ndarray:
-    """Sorted path lengths where blocks begin and end: corners, gate, and ``extra`` ones.
+def _cuts(source: Source, gate_s: np.ndarray, due_s: np.ndarray, ramp_s: np.ndarray) -> np.ndarray:
+    """Sorted path lengths where blocks begin and end.
 
-    Where two are nearer than a thousandth of a motor step's neighbour, the corner stays, else
-    the gate's.
+    Corners stay. A gate edge, a powder command or a step of a ramp that is nearer to one that
+    is there already than a control resolves goes with it: no blocks too short to be executed.
     """
-    corner = source.profile.move_s_mm
+    corner, speed = source.profile.move_s_mm, source.path.speed_mm_s
     kept = corner
-    for more in (gate_s, extra):
+    for more, least_mm, least_s in (
+        (gate_s, SNAP_MM, SNAP_S),
+        (due_s, SNAP_MM, SNAP_S),
+        (ramp_s, 0.5 * LEAST_STEP_MM, 0.5 * LEAST_STEP_S),
+    ):
         more = np.unique(more[(more > corner[0]) & (more < corner[-1])])
+        own = np.clip(np.searchsorted(corner, more, side="right") - 1, 0, len(speed) - 1)
+        least = np.maximum(least_mm, least_s * speed[own])
         at = np.searchsorted(kept, more)
         near = np.minimum(more - kept[at - 1], kept[np.minimum(at, len(kept) - 1)] - more)
-        more = more[near > SNAP_MM]
+        more, least = more[near > least], least[near > least]
         if len(more):
-            more = more[np.append(True, np.diff(more) > SNAP_MM)]
+            more = more[np.append(True, np.diff(more) > least[1:])]
         kept = np.sort(np.concatenate([kept, more]))
     return kept
 
@@ -196,8 +203,7 @@ def blocks_of(source: Source, *, ramps: bool, powder: bool) -> list[Block]:
     line = plan.timeline if powder else plan.timeline[:0]
     moving = line[line["t_s"] > dwell_s]
     due_s = profile.state_at(moving["t_s"])[0]
-    extra = np.concatenate([due_s, _ramp_cuts(source)]) if ramps else due_s
-    cuts = _cuts(source, extra, gate_s)
+    cuts = _cuts(source, gate_s, due_s, _ramp_cuts(source) if ramps else np.zeros(0))
 
     middle = 0.5 * (cuts[1:] + cuts[:-1])
     move = np.searchsorted(profile.move_s_mm, middle, side="right") - 1
@@ -245,7 +251,7 @@ def _still(
     source: Source, at_mm: np.ndarray, dwell_s: float, segment: int, track: int,
     commands: list[Command],
 ) -> Block:  # fmt: skip
-    layer = int(source.path.beads["layer"][max(track, 0)]) if track >= 0 else -1
+    layer = int(source.path.beads["layer"][max(track, 0)])
     return Block(Role.TRAVEL, at_mm, None, 0.0, False, 0.0, dwell_s, segment, track, layer,
                  tuple(commands))  # fmt: skip
 

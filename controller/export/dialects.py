@@ -24,6 +24,7 @@ def program_of(
     *,
     comments: bool = True,
     handshake: bool | None = None,
+    powder: bool | None = None,
     s_max: float = 1000.0,
 ) -> Program:
     """A plan as a program; lines know segment, track and layer.
@@ -34,6 +35,8 @@ def program_of(
     comments : header, layer and track marks as comments; False: commands only (for streaming)
     handshake : call the integrator's routine at each layer's start; None: if the cell's link is
         ``supervised``
+    powder : command powder and gas, where the dialect can; None: unless the cell's link is
+        ``supervised`` (the cell server commands them then)
     s_max : grblHAL's $30, S at rated power
 
     Raises ConfigError for an unknown dialect or a useless ``s_max``, PlanError for what the
@@ -45,5 +48,10 @@ def program_of(
         raise ConfigError(f"s_max {s_max:g}: must be above 0 and at most 1000000")
     source = source_of(plan, dialect)
     supervised = source.cell.motion.link == "supervised"
-    wish = Wish(comments, supervised if handshake is None else handshake, s_max)
+    wish = Wish(
+        comments=comments,
+        handshake=supervised if handshake is None else handshake,
+        powder=not supervised if powder is None else powder,
+        s_max=s_max,
+    )
     return DIALECTS[dialect](source, wish).program()

@@ -82,6 +82,6 @@ class Fanuc(GCode):
             Note(
                 "gate_timing",
                 "M codes are acknowledged by the PLC: the gate lies later by its "
-                "cycle, and the control may slow down at the block's end",
+                "cycle, and the control may slow down at the end of the block",
             ),
         ]

@@ -6,8 +6,8 @@ at rated power. This is also what the grblHAL link streams, without comments.
 """
 
 from controller.errors import PlanError
-from controller.export.base import Note
-from controller.export.blocks import Block
+from controller.export.base import Note, Wish
+from controller.export.blocks import Block, Source
 from controller.export.gcode import GCode
 from controller.export.program import fixed
 
@@ -25,6 +25,10 @@ class GrblHal(GCode):
     powder = False
     rapid_travel = True
     feed_decimals = 1
+
+    def __init__(self, source: Source, wish: Wish) -> None:
+        super().__init__(source, wish)
+        self._state["S"] = "S0"  # the head says so
 
     def move(self, block: Block, before: Block | None) -> None:
         """S in the move's own block."""
@@ -60,7 +64,7 @@ class GrblHal(GCode):
             notes.append(
                 Note(
                     "power_floor",
-                    f"under M4 power falls to 0 W with speed, the recipe's floor "
+                    f"under M4 power falls to 0 W with speed, the floor "
                     f"of {float(beads['floor_w'].max()):g} W is not kept",
                 )
             )

@@ -91,7 +91,6 @@ class Kuka(Dialect):
             self.law_note(),
             Note(
                 "orientation",
-                "the tool's orientation is the one at the start, reach and "
-                "singularities are not checked",
+                "tool orientation is the one at the start, reach and singularities are not checked",
             ),
         ]
