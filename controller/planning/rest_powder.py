@@ -117,8 +117,10 @@ def rest_timeline(
 
 
 def masses_g(plan: BuildPlan, cell: Cell) -> tuple[float, float]:
-    """Powder through the nozzle during the whole plan, and while its beads are laid, g."""
+    """Powder that leaves the hoppers, and what passes the nozzle while beads are laid, g."""
     end_s = float(ticks_of(plan.segments).sum()) * TICK_S
+    # what is still in the pipe at the end has left its hopper, too
+    drained_s = end_s + max(n.transport_delay_s + 50.0 * n.lag_s for n in lines_of(cell.powder))
     laid = plan.tracks[plan.tracks["powder_g_min"] > 0.0]
     total = during = 0.0
     for line in lines_of(cell.powder):
@@ -126,6 +128,7 @@ def masses_g(plan: BuildPlan, cell: Cell) -> tuple[float, float]:
         if not len(rows):
             continue
         flow = NozzleFlow.of(rows["t_s"], rows["value"], line)
-        total += float(flow.at(np.array([end_s]))[1][0])
+        last_s = drained_s if rows["value"][-1] == 0.0 else end_s
+        total += float(flow.at(np.array([last_s]))[1][0])
         during += float((flow.at(laid["end_s"])[1] - flow.at(laid["start_s"])[1]).sum())
     return total, during

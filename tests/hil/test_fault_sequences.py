@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from controller.errors import PreflightError, RecordError, StateError
+from controller.record.summary import summarise
 from tests.hil import oracle
 from tests.hil.fault_cell import Session, play, scenario, small_job
 
@@ -439,12 +440,22 @@ def test_a_hold_of_a_minute_goes_on_with_gas_and_powder_back(tmp_path):
         await s.call("unhold")
         await s.until("EXECUTE")
         assert s.world.shield_l_min > 16.0
-        assert s.world.nozzle_flow_g_min > 0.9 * 6.3 or s.world.hopper_flow_g_min[0] > 6.0
+        while not s.world.gate_on:  # the remelt pass, then the bead with powder
+            await s.pass_s(0.01)
+        while s.world.gate_on:
+            await s.pass_s(0.01)
+        while not s.world.gate_on:
+            await s.pass_s(0.01)
+        assert s.world.nozzle_flow_g_min > 0.95 * 6.3
         await s.until("COMPLETE")
 
     out = play(tmp_path, script=script)
     assert out.alarms == []
-    assert clean(out) == []
+    # the rest's segments are not the plan's: every end of both is judged by the record's parts
+    assert oracle.check(out.folder / "trace.mcap") == []
+    told = summarise(out.folder)
+    assert told["position_error_steps"] == 0
+    assert told["segments_executed"] == told["segments_planned"]
 
 
 def test_a_record_that_cannot_be_written_holds_within_1_s(tmp_path):
