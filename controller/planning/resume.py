@@ -138,6 +138,8 @@ def resume_plan(
 
     Raises PlanError when no bead is left, or the axes' range leaves no room for a run-up.
     """
+    if plan.segments["steps"][:, 3:].any():
+        raise PlanError("the plan moves rotary axes; going on is planned for X, Y and Z only")
     restart = recipe.restart
     wish_mm = restart.overlap_mm if overlap_mm is None else overlap_mm
     track, dark_mm = _where(plan, at)

@@ -12,6 +12,7 @@ from controller.model import Track, TrackKind
 from controller.planning.joint_law import plan_joint_profile
 from controller.planning.kinematics import Kinematics, tip_of_steps
 from controller.planning.motion_path import Role, build_path
+from controller.planning.resume import Place, resume_plan
 from tests.unit import rotary_cases as rotary
 from tests.unit.planning_cases import RECIPE, cell_with, small_tracks
 from tests.unit.planning_cases import plan as plan_xyz
@@ -341,3 +342,10 @@ def test_place_of_steps_is_that_of_the_matrices(name):
     np.testing.assert_allclose([tip(row) for row in steps.tolist()], expected, atol=1e-9)
     forward, _ = Kinematics.of_cell(cell).forward(at)
     np.testing.assert_allclose(forward, expected, atol=1e-9)
+
+
+def test_going_on_from_a_hold_is_refused_while_rotary_axes_cannot_be_led_back():
+    built = rotary.plan([rotary.ring()], rotary.TURNTABLE, rotary.TURNTABLE_TEXT)
+    at = Place(int(built.tracks["first_segment"][0]) + 20, 0)
+    with pytest.raises(PlanError, match="the plan moves rotary axes"):
+        resume_plan(built, at, np.zeros(6, np.int64), rotary.TURNTABLE, RECIPE)
