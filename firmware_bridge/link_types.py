@@ -3,8 +3,12 @@
 import math
 import struct
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
 
 from firmware_bridge.errors import ProtocolError
 
@@ -156,7 +160,11 @@ class LinkIdentity:
 
 @dataclass(frozen=True, slots=True)
 class MotionStatus:
-    """One status frame."""
+    """One status frame.
+
+    What a controller does not tell is -1 in ``beat_age_us`` and ``queued``, NaN in ``scale`` and
+    ``power_fraction``: never 0, never what was commanded.
+    """
 
     device_us: int
     state: int  # LinkState
@@ -248,3 +256,126 @@ class Abilities:
     device_time: bool  # status and events carry the controller's clock
     jog: bool
     probe: bool
+    resume_in_bead: bool = True  # held, it takes a rest of the plan with run-up and overlap
+    # how long it may go on, with light, after the host died; 0 with a dead-man of its own
+    blind_s: float = 0.0
+    power_step_s: float = 0.0  # power follows speed in steps of this; 0: all the way
+    position_mm: float = 0.0  # of the path, that executed positions may differ; 0: to the step
+
+
+SEGMENT_LINK = Abilities(
+    dead_man=True,
+    power_law=True,
+    gate_timing=True,
+    exact_position=True,
+    gate_first=True,
+    hold_at_track_end=True,
+    trim=True,
+    device_time=True,
+    jog=True,
+    probe=True,
+)
+
+
+class Link(Protocol):
+    """What the controller uses of a motion link, whichever machine is behind it.
+
+    ``status`` is the newest one, a new object each time; ``failure`` says why the link is of no
+    use any more. Awaited commands raise DeviceError with the reason, TransportError when the
+    wire is gone. The others raise only TransportError; a refusal stays in ``refusal``. The gate
+    may open only while ``token`` is called each 10 ms.
+    """
+
+    identity: LinkIdentity | None
+    status: MotionStatus | None
+    stats: LinkStats
+    failure: str
+    refusal: str
+    on_event: Callable[[LinkEvent], None] | None
+    on_lost: Callable[[str], None] | None
+
+    @property
+    def abilities(self) -> Abilities:
+        """What this link gives; known before it is connected."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Everything that was loaded has been executed."""
+        ...
+
+    async def connect(self) -> LinkIdentity:
+        """Open the wire, shake hands, compare settings. Raises BridgeError."""
+        ...
+
+    def close(self) -> None:
+        """Give the wire back; the gate shuts."""
+        ...
+
+    def token(self) -> None:
+        """The supervisor is alive."""
+        ...
+
+    async def home(self, timeout_s: float = 180.0) -> None:
+        """Find the reference; afterwards ``status.homed``."""
+        ...
+
+    async def arm(self) -> None:
+        """Permit the gate to open."""
+        ...
+
+    async def disarm(self) -> None:
+        """Gate off at once, axes decelerate."""
+        ...
+
+    async def reset(self) -> None:
+        """Clear a latched fault; never starts anything."""
+        ...
+
+    def start(self, first: int = 0) -> None:
+        """Execute what was loaded, from segment ``first`` on; drops what was queued before."""
+        ...
+
+    def hold(self, *, now: bool) -> None:
+        """Stop along the path, at once or (where the link can) at the track's end."""
+        ...
+
+    def unhold(self) -> None:
+        """Go on along the path."""
+        ...
+
+    def abort(self) -> None:
+        """Gate off, stop, latch a fault."""
+        ...
+
+    def override(self, scale: float) -> None:
+        """Speed as a factor of the plan's."""
+        ...
+
+    def trim(self, factor: float) -> None:
+        """Power as a factor of the plan's."""
+        ...
+
+
+class SegmentLink(Link, Protocol):
+    """A link whose controller plays the plan's own segments (``exact_position``)."""
+
+    def load(self, segments: np.ndarray) -> None:
+        """The job's segments, (n,) SEGMENT."""
+        ...
+
+
+class ProgramLink(Link, Protocol):
+    """A link whose controller plans by itself, from a program's lines.
+
+    A loaded program is what is to be executed from now on, whole: ``start(first)`` plays it from
+    its first line, and ``first`` is the segment for which that line stands. Rests of a build
+    count on, so ``first`` may be beyond 0. ``status.segment`` and ``status.segment_tick_us`` are
+    the plan's, by the line that the controller plays and the way along it.
+    """
+
+    dialect: str  # of controller.export
+
+    def load_program(self, lines: Sequence[ProgramLine], ends_us: Sequence[int]) -> None:
+        """Lines, and the plan's time before each segment and after the last, (n + 1,) us."""
+        ...

@@ -19,6 +19,7 @@ from firmware_bridge import framing
 from firmware_bridge.errors import DeviceError, ProtocolError, TransportError
 from firmware_bridge.framing import MAX_SEGMENTS, SEGMENT_BYTES, Decoder, Refusal, T, encode
 from firmware_bridge.link_types import (
+    SEGMENT_LINK,
     EventCode,
     FaultCode,
     LinkEvent,
@@ -60,6 +61,8 @@ class MotionLink:
     is of no use any more, "" while it is. Refusals of awaited commands raise DeviceError; those
     of others come as events (EventCode.REFUSED) and stay in ``refusal``.
     """
+
+    abilities = SEGMENT_LINK
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         self._port = port

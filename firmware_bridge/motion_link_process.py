@@ -29,6 +29,7 @@ import numpy as np
 from firmware_bridge import framing
 from firmware_bridge.errors import BridgeError, DeviceError, ProtocolError, TransportError
 from firmware_bridge.link_types import (
+    SEGMENT_LINK,
     AxisSettings,
     LinkEvent,
     LinkIdentity,
@@ -128,6 +129,8 @@ class MotionLinkProcess:
 
     ``scheduling`` says whether the child runs under SCHED_FIFO, or why not.
     """
+
+    abilities = SEGMENT_LINK
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         self._port = port
