@@ -22,7 +22,7 @@ import numpy as np
 
 cdef enum:
     MOST_AXES = 6
-    ROWS = 3 * MOST_AXES
+    ROWS = 18  # three for each axis
 
 cdef double TINY = 1e-30
 
