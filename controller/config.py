@@ -85,11 +85,27 @@ ROTARY_AXES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
+# keys of motion that only some links have
+LINK_KEYS: dict[str, tuple[str, ...]] = {
+    "gate_watchdog": ("grblhal",),
+    "s_max": ("grblhal",),
+    "map": ("supervised",),
+    "dialect": ("supervised",),
+}
+
+
 class Motion(Strict):
     """The motion system and what the planner may ask of it."""
 
     link: Literal["lmd_segment", "grblhal", "supervised"] = "lmd_segment"
     port: str
+    # grblhal: an outside watchdog on the gate output; without it there is no emission
+    gate_watchdog: bool = False
+    # grblhal: the controller's $30, the S word of rated power
+    s_max: float | None = Field(default=None, gt=0, le=1e6)
+    # supervised: where the handshake's words stand, and what programs the control runs
+    map: str | None = None
+    dialect: str | None = None
     kinematics: Literal["xyz", "xyz_ac_table", "xyz_bc_table", "xyz_turntable"] = "xyz"
     time_law: Literal["trapezoid", "friction_circle", "jerk"] = "trapezoid"
     total_accel_mm_s2: u.MmPerS2 = Field(alias="total_acceleration", gt=0)
@@ -143,9 +159,7 @@ class Motion(Strict):
         for axis in self.axes:
             if axis.range_mm[0] >= axis.range_mm[1]:
                 raise ValueError(f"axis {axis.name}: range {axis.range_mm} mm is empty")
-        # the names are the file format's; what cannot be driven yet is refused, not ignored
-        if self.link != "lmd_segment":
-            raise ValueError(f"link {self.link!r} cannot be driven yet, only 'lmd_segment' can")
+        self._link_has_its_keys()
         rotary = tuple(a.name for a in self.rotary)
         if rotary not in ROTARY_AXES[self.kinematics]:
             wanted = " or ".join(", ".join(n) or "none" for n in ROTARY_AXES[self.kinematics])
@@ -154,6 +168,19 @@ class Motion(Strict):
                 f"(base to work), not {', '.join(rotary) or 'none'}"
             )
         return self
+
+    def _link_has_its_keys(self) -> None:
+        """What a link needs is there; what it does not use is refused, not ignored."""
+        for key, links in LINK_KEYS.items():
+            if self.link not in links and key in self.model_fields_set:
+                raise ValueError(f"{key} means nothing to link {self.link!r}, only to {links[0]!r}")
+        if self.link == "supervised" and not (self.map and self.dialect):
+            raise ValueError(
+                "link 'supervised' needs map (where the handshake's words stand) and dialect "
+                "(of the program that the control runs)"
+            )
+        if self.link == "grblhal" and self.rotary:
+            raise ValueError("link 'grblhal' drives X, Y and Z only, not motion.rotary axes")
 
 
 class Device(Strict):

@@ -3,12 +3,10 @@
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
-
-import numpy as np
 
 from firmware_bridge.errors import ProtocolError
 
@@ -257,10 +255,6 @@ class Abilities:
     jog: bool
     probe: bool
     resume_in_bead: bool = True  # held, it takes a rest of the plan with run-up and overlap
-    # how long it may go on, with light, after the host died; 0 with a dead-man of its own
-    blind_s: float = 0.0
-    power_step_s: float = 0.0  # power follows speed in steps of this; 0: all the way
-    position_mm: float = 0.0  # of the path, that executed positions may differ; 0: to the step
 
 
 SEGMENT_LINK = Abilities(
@@ -284,6 +278,11 @@ class Link(Protocol):
     use any more. Awaited commands raise DeviceError with the reason, TransportError when the
     wire is gone. The others raise only TransportError; a refusal stays in ``refusal``. The gate
     may open only while ``token`` is called each 10 ms.
+
+    What is to be executed is given by ``load(segments)`` where ``abilities.exact_position``. A
+    controller that plans by itself gets a program instead (``load_program``): whole, from its
+    first line on, also for the rest of a build. ``status.segment`` and ``segment_tick_us`` are
+    the plan's either way.
     """
 
     identity: LinkIdentity | None
@@ -297,6 +296,11 @@ class Link(Protocol):
     @property
     def abilities(self) -> Abilities:
         """What this link gives; known before it is connected."""
+        ...
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """What it cannot give: name -> one sentence, for preflight, record and report."""
         ...
 
     @property
@@ -354,28 +358,4 @@ class Link(Protocol):
 
     def trim(self, factor: float) -> None:
         """Power as a factor of the plan's."""
-        ...
-
-
-class SegmentLink(Link, Protocol):
-    """A link whose controller plays the plan's own segments (``exact_position``)."""
-
-    def load(self, segments: np.ndarray) -> None:
-        """The job's segments, (n,) SEGMENT."""
-        ...
-
-
-class ProgramLink(Link, Protocol):
-    """A link whose controller plans by itself, from a program's lines.
-
-    A loaded program is what is to be executed from now on, whole: ``start(first)`` plays it from
-    its first line, and ``first`` is the segment for which that line stands. Rests of a build
-    count on, so ``first`` may be beyond 0. ``status.segment`` and ``status.segment_tick_us`` are
-    the plan's, by the line that the controller plays and the way along it.
-    """
-
-    dialect: str  # of controller.export
-
-    def load_program(self, lines: Sequence[ProgramLine], ends_us: Sequence[int]) -> None:
-        """Lines, and the plan's time before each segment and after the last, (n + 1,) us."""
         ...

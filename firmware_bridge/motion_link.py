@@ -11,7 +11,7 @@ the controller shuts the gate when beats stop. An unanswered stop stops the beat
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -63,6 +63,7 @@ class MotionLink:
     """
 
     abilities = SEGMENT_LINK
+    lacks: Mapping[str, str] = {}
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         self._port = port

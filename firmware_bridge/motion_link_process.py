@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -131,6 +131,7 @@ class MotionLinkProcess:
     """
 
     abilities = SEGMENT_LINK
+    lacks: Mapping[str, str] = {}
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         self._port = port

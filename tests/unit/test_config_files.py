@@ -68,7 +68,14 @@ def test_every_mistake_of_a_file_is_named_with_line_and_key(cell_text):
         ("plan_share = 0.8", "plan_share = 1.8", "plan_share"),
         ('heartbeat_timeout = "100 ms"', 'heartbeat_timeout = "1 s"', "heartbeat_timeout"),
         ("[laser]", "[laser", "not valid TOML"),
-        ('"lmd_segment"', '"grblhal"', "link 'grblhal' cannot be driven yet"),
+        ('"lmd_segment"', '"supervised"', "link 'supervised' needs map"),
+        ('"lmd_segment"', '"lmd_segment"\ngate_watchdog = true', "only to 'grblhal'"),
+        (
+            '"lmd_segment"',
+            '"grblhal"\ndialect = "fanuc"',
+            "dialect means nothing to link 'grblhal'",
+        ),
+        ('"lmd_segment"', '"grblhal"\ns_max = 0.0', "greater than 0"),
         ('kinematics = "xyz"', 'kinematics = "xyz_ac_table"', "needs motion.rotary axes A, C"),
     ],
 )

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from firmware_bridge.link_types import Link, ProgramLink, SegmentLink
+from firmware_bridge.link_types import Link
 from firmware_bridge.motion_link import MotionLink
 from firmware_bridge.motion_link_process import MotionLinkProcess
 
@@ -15,17 +15,13 @@ def _methods(protocol):
 
 @pytest.mark.parametrize("link", [MotionLink, MotionLinkProcess])
 def test_segment_links_offer_the_whole_interface(link):
-    wanted = _methods(SegmentLink)
-    assert {"load", "start", "hold", "token", "home"} <= wanted
+    wanted = _methods(Link)
+    assert {"start", "hold", "token", "home", "disarm"} <= wanted
     for name in wanted:
         assert callable(getattr(link, name)), name
-        asked = inspect.signature(getattr(SegmentLink, name)).parameters
+        asked = inspect.signature(getattr(Link, name)).parameters
         given = inspect.signature(getattr(link, name)).parameters
         assert list(given) == list(asked), name
     assert link.abilities.exact_position
     assert link.abilities.dead_man
-
-
-def test_program_links_take_programs_instead_of_segments():
-    assert _methods(ProgramLink) - _methods(Link) == {"load_program"}
-    assert _methods(SegmentLink) - _methods(Link) == {"load"}
+    assert dict(link.lacks) == {}
