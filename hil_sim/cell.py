@@ -106,7 +106,7 @@ class SimCell:
         self.sim = Scheduler()
         self.world = World(cell)
         if firmware is None:
-            firmware = _native_firmware(cell, seed)
+            firmware = _controller(cell, seed)
         self.trace: AnyTrace = NoTrace() if out is None else Trace(out, self._header())
         self.ends: dict[int, Any] = make_ends(self.sim, null=null)
         self.motion = MotionBoard(firmware, self.ends[MOTION])
@@ -173,6 +173,15 @@ class SimCell:
 
 def _channel(name: str) -> int:
     return next(number for number, known, _ in CHANNELS if known == name)
+
+
+def _controller(cell: CellFile, seed: int) -> Firmware:
+    """What drives the axes in this cell."""
+    if cell.link == "grblhal":
+        from hil_sim.devices.grblhal import GrblHal
+
+        return GrblHal(cell)
+    return _native_firmware(cell, seed)
 
 
 def _native_firmware(cell: CellFile, seed: int) -> Firmware:

@@ -120,6 +120,8 @@ class CellFile:
     probe_input: bool
     plan_share: float
     heartbeat_timeout_us: int
+    link: str  # what drives the axes: our firmware, grblHAL or a CNC
+    gate_watchdog: bool  # an outside watchdog cuts the gate when the host's line is silent
     rated_power_w: float
     threshold_power_w: float
     resolution_bits: int
@@ -287,6 +289,8 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
         probe_input=_yes(motion, "probe_input"),
         plan_share=motion.share("plan_share"),
         heartbeat_timeout_us=motion.micros("heartbeat_timeout"),
+        link=motion.text("link") if "link" in motion.data else "lmd_segment",
+        gate_watchdog=_yes(motion, "gate_watchdog"),
         rated_power_w=laser.positive("rated_power", "power_w"),
         threshold_power_w=laser.number("threshold_power", "power_w"),
         resolution_bits=laser.whole("resolution_bits", 4, 16),
