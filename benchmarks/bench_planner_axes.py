@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import interleaved, row
-from controller.planning.joint_law import plan_joint_profile
-from controller.planning.motion_path import build_path
+from controller.planning.motion.joint_law import plan_joint_profile
+from controller.planning.path.motion_path import build_path
 from tests.unit import rotary_cases as rotary
 from tests.unit import test_planning_kinematics as judge
 from tests.unit.planning_cases import RECIPE

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks import paths, rivals
 from benchmarks.measure import interleaved, row
 from controller import _circle, _curve, _motion
-from controller.planning.friction_circle import EASY_TURN
-from controller.planning.laws import plan_profile
-from controller.planning.profile import MotionLimits
+from controller.planning.motion.friction_circle import EASY_TURN
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
 from tests.unit.planning_differences import distance_to_polyline, places_of, worst
 
 AREA = "planner"

@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks import paths
 from benchmarks.measure import interleaved, row
 from controller import _motion
-from controller.planning.curve import Polyline
-from controller.planning.laws import MODES
+from controller.planning.motion.laws import MODES
+from controller.planning.path.curve import Polyline
 from controller.planning.stream import (
     WINDOW_PHASES,
     FrameStream,

@@ -8,9 +8,9 @@ import numpy as np
 from benchmarks import paths
 from benchmarks.measure import interleaved, row
 from controller.config import load_cell
-from controller.planning.laws import MODES
-from controller.planning.profile import MotionLimits
-from controller.planning.replan import replan
+from controller.planning.motion.laws import MODES
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.motion.replan import replan
 
 AREA = "planner"
 GOAL_MS = 1.0

@@ -15,10 +15,10 @@ import numpy as np
 from benchmarks import paths
 from benchmarks.measure import interleaved, row
 from controller.planning import quality
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.power import plan_power, solve_gates
-from controller.planning.profile import MotionLimits
+from controller.planning.light.power import plan_power, solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from controller.planning.segments import make_segments
 from tests.unit.planning_cases import CELL, cell_with, recipe_with, track
 

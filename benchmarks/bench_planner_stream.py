@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks import paths
 from benchmarks.measure import interleaved, row
 from controller import _motion
-from controller.planning.lookahead import LookAhead, Phases
-from controller.planning.profile import MotionLimits
+from controller.planning.motion.lookahead import LookAhead, Phases
+from controller.planning.motion.profile import MotionLimits
 from controller.planning.stream import Scale, SegmentStream, Window
 from firmware_bridge.segments import SEGMENT
 

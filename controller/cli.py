@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from controller import __version__, words
-from controller.errors import ConfigError, LmdError, VerifyError
+from controller.errors import ConfigError, LmdError, Unfinished, VerifyError
 
 app = typer.Typer(
     name="lmd",
@@ -108,16 +108,6 @@ def run(
         raise VerifyError(f"{result['record']}: DAMAGED: {result['problems'][0]}")
     if result["state"] != "COMPLETE":
         raise Unfinished(result["state"], result["alarms"])
-
-
-class Unfinished(LmdError):
-    """A build that ended otherwise than COMPLETE."""
-
-    exit_code = 3
-
-    def __init__(self, state: str, alarms: list[dict[str, Any]]) -> None:
-        why = f": {alarms[0]['name']}, {alarms[0]['text']}" if alarms else ""
-        super().__init__(f"the build ended {state}{why}".rstrip("."))
 
 
 @app.command()

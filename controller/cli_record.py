@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller import words
-from controller.errors import RecordError, VerifyError
+from controller.errors import RecordError, Unfinished, VerifyError
 
 record = typer.Typer(help="Build records.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -142,7 +142,6 @@ def resume(
     where = find_record(record_folder)
 
     from controller.build import Wish
-    from controller.cli import Unfinished
     from controller.restart import resume_build
     from controller.terminal import print_build, print_json, progress
 

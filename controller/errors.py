@@ -6,6 +6,7 @@ LmdError                      exit code 2 unless said otherwise
 ├── GeometryError             a part cannot be read, repaired, placed or sliced
 ├── PlanError                 the plan would break a limit
 ├── PreflightError            START refused: the reasons are named (exit code 3)
+├── Unfinished                a build ended otherwise than COMPLETE (exit code 3)
 ├── StateError                a command that the machine's state does not allow
 ├── RecordError               a build record cannot be written or read
 │   └── VerifyError           a record or job is not what was sealed (exit code 4)
@@ -14,6 +15,8 @@ LmdError                      exit code 2 unless said otherwise
 The bridge has a tree of its own: ``firmware_bridge.errors``.
 A message is one sentence that names file, key, value, limit and unit.
 """
+
+from typing import Any
 
 
 class LmdError(Exception):
@@ -46,6 +49,16 @@ class PreflightError(LmdError):
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__("start refused: " + "; ".join(reasons))
         self.reasons = reasons
+
+
+class Unfinished(LmdError):
+    """A build that ended otherwise than COMPLETE."""
+
+    exit_code = 3
+
+    def __init__(self, state: str, alarms: list[dict[str, Any]]) -> None:
+        why = f": {alarms[0]['name']}, {alarms[0]['text']}" if alarms else ""
+        super().__init__(f"the build ended {state}{why}".rstrip("."))
 
 
 class StateError(LmdError):

@@ -20,8 +20,8 @@ from controller.config import Cell, find_file, load_cell, parse_model
 from controller.errors import LmdError, PlanError, RecordError, VerifyError
 from controller.model import BuildPlan
 from controller.planning import job_hash
-from controller.planning.parts import Part
-from controller.planning.resume import Head, Place, resume_plan
+from controller.planning.rest.parts import Part
+from controller.planning.rest.resume import Head, Place, resume_plan
 from controller.recipes import Recipe, check_recipe, parse_recipe
 from controller.record.reader import Record, read_record
 from controller.record.rests import executed_place, parts_of_record

@@ -23,7 +23,7 @@ from controller.api.server import ApiServer, write_private
 from controller.clock import Clock, NullTime, RealLoop, VirtualLoop, WireTime, wall_iso, wall_s
 from controller.config import Cell, find_file, load_cell
 from controller.errors import ConfigError
-from controller.machine.cell import ROLES, CellDevices, ports_of
+from controller.machine.cell import ROLES, CellDevices, make_link, ports_of
 from controller.machine.executor import Executor
 from controller.machine.job import Job, make_job
 from controller.machine.states import UnitMode
@@ -33,9 +33,6 @@ from controller.record.recorder_process import RecorderProcess
 from controller.record.schema import PACKER, TELEMETRY, Recorder
 from controller.record.writer import RecordWriter
 from firmware_bridge.errors import BridgeError
-from firmware_bridge.link_types import AxisSettings, LinkSettings
-from firmware_bridge.motion_link import MotionLink
-from firmware_bridge.motion_link_process import MotionLinkProcess
 
 CONNECT_TRIES = 3
 
@@ -95,26 +92,11 @@ def make_loop(settings: ServeSettings) -> RealLoop | VirtualLoop:
     raise ConfigError(f"time mode {settings.time_mode!r} is none of real, virtual, null")
 
 
-def link_settings(cell: Cell) -> LinkSettings:
-    """What the motion controller must agree on, from the cell file."""
-    return LinkSettings(
-        axes=tuple(
-            AxisSettings(a.steps_per_unit, a.speed, a.accel, a.least - a.home, a.most - a.home)
-            for a in cell.motion.machine_axes
-        ),
-        total_accel_mm_s2=cell.motion.total_accel_mm_s2,
-        plan_share=cell.motion.plan_share,
-        longest_emission_s=cell.laser.longest_emission_s,
-        heartbeat_timeout_s=cell.motion.heartbeat_timeout_s,
-    )
-
-
 async def _serve(
     settings: ServeSettings, cell: Cell, text: str, loop: RealLoop | VirtualLoop
 ) -> None:
     ports = ports_of(cell, null_channels() if settings.time_mode == "null" else settings.channels)
-    make_link = MotionLinkProcess if settings.time_mode == "real" else MotionLink
-    link = make_link(ports["motion"], link_settings(cell))
+    link = make_link(cell, ports["motion"], own_process=settings.time_mode == "real")
     executors: list[Executor] = []
 
     def tell(role: str, said: str) -> None:

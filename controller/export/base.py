@@ -11,8 +11,8 @@ from controller.errors import PlanError
 from controller.export.blocks import CHORD_MM, RAMP_STEPS, Block, Source, blocks_of
 from controller.export.program import Lines, Note, Program, ascii_words, legal_name
 from controller.model import PowderChannel, TrackKind
-from controller.planning.gate import off_latency_s
-from controller.planning.motion_path import Role
+from controller.planning.light.gate import off_latency_s
+from controller.planning.path.motion_path import Role
 
 _TEMPLATES = Environment(
     loader=PackageLoader("controller.export", "templates"),

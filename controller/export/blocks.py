@@ -16,13 +16,13 @@ import numpy as np
 from controller.config import Cell, parse_model
 from controller.errors import PlanError
 from controller.model import BuildPlan, PowderChannel, Track, TrackKind
-from controller.planning.arc_text import arc_middles
-from controller.planning.arcs import Arcs
-from controller.planning.gate import Gates, solve_gates
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import MovePath, Role, build_path
-from controller.planning.power import law_w
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.light.gate import Gates, solve_gates
+from controller.planning.light.power import law_w
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.arc_text import arc_middles
+from controller.planning.path.arcs import Arcs
+from controller.planning.path.motion_path import MovePath, Role, build_path
 from controller.recipes import Recipe, parse_recipe
 from firmware_bridge.segments import TICK_S, ticks_of
 

@@ -11,7 +11,7 @@ from controller.export.base import Note
 from controller.export.blocks import Block, Command
 from controller.export.gcode import GCode
 from controller.export.program import fixed, legal_name
-from controller.planning.motion_path import Role
+from controller.planning.path.motion_path import Role
 
 MOST_LINES = 99999  # N has five digits
 

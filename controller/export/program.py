@@ -106,9 +106,9 @@ def ascii_words(text: str) -> str:
 
 
 def legal_name(part: str, longest: int) -> str:
-    """A name of letters, digits and underscores that begins with a letter, upper case."""
+    """A name of letters, digits and underscores that begins with two letters, upper case."""
     name = re.sub(r"[^A-Z0-9_]", "_", part.upper())
-    if not name[:2].isalpha():
+    if len(name) < 2 or not name[:2].isalpha():
         name = "LMD_" + name
     return name[:longest]
 

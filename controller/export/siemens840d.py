@@ -12,7 +12,7 @@ from controller.export.blocks import Block, Command
 from controller.export.gcode import GCode
 from controller.export.program import fixed
 from controller.model import PowderChannel
-from controller.planning.motion_path import Role
+from controller.planning.path.motion_path import Role
 
 
 class Siemens840D(GCode):

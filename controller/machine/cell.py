@@ -12,6 +12,9 @@ from typing import Any
 from controller.config import Cell
 from firmware_bridge import registry
 from firmware_bridge.errors import BridgeError
+from firmware_bridge.link_types import AxisSettings, Link, LinkSettings
+from firmware_bridge.motion_link import MotionLink
+from firmware_bridge.motion_link_process import MotionLinkProcess
 from firmware_bridge.transport import NullPort, Port, SerialPort, TcpPort, parse_port
 
 TICK_HZ = 100
@@ -219,3 +222,49 @@ def make_drivers(cell: Cell, ports: Mapping[str, Port]) -> dict[str, Any]:
         options = {"map": settings.map} if hasattr(settings, "map") else {}
         drivers[role] = registry.make(settings.driver, ports[role], role, **options)
     return drivers
+
+
+def link_settings(cell: Cell) -> LinkSettings:
+    """What the motion controller must agree on, from the cell file."""
+    return LinkSettings(
+        axes=tuple(
+            AxisSettings(a.steps_per_unit, a.speed, a.accel, a.least - a.home, a.most - a.home)
+            for a in cell.motion.machine_axes
+        ),
+        total_accel_mm_s2=cell.motion.total_accel_mm_s2,
+        plan_share=cell.motion.plan_share,
+        longest_emission_s=cell.laser.longest_emission_s,
+        heartbeat_timeout_s=cell.motion.heartbeat_timeout_s,
+    )
+
+
+def plan_zero_mm(cell: Cell) -> tuple[float, ...]:
+    """Where the plan's origin is, from the home of each linear axis, mm."""
+    motion = cell.motion
+    offsets = zip(motion.work_offset_mm, motion.tool_offset_mm, strict=True)
+    axes = motion.machine_axes[:3]
+    return tuple(work - tool - a.home for (work, tool), a in zip(offsets, axes, strict=True))
+
+
+def make_link(cell: Cell, port: Port, *, own_process: bool = False) -> Link:
+    """The motion link that the cell file names; no I/O.
+
+    ``own_process``: where the link keeps the heartbeat itself it runs as a process of its own
+    (real time). Raises MapError for a handshake map that cannot be read.
+    """
+    motion = cell.motion
+    settings = link_settings(cell)
+    if motion.link == "grblhal":
+        from firmware_bridge.grbl_link import GrblLink
+        from firmware_bridge.grbl_settings import GrblSettings
+
+        own = GrblSettings(motion.gate_watchdog, motion.s_max or 1000.0, plan_zero_mm(cell)[:3])
+        return GrblLink(port, settings, own)
+    if motion.link == "supervised":
+        from firmware_bridge.supervised_link import SupervisedLink
+
+        zero = [-v for v in plan_zero_mm(cell)]
+        link = SupervisedLink(port, settings, map_name=str(motion.map), zero=zero)
+        link.rated_power_w = cell.laser.rated_power_w
+        return link
+    return MotionLinkProcess(port, settings) if own_process else MotionLink(port, settings)

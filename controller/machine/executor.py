@@ -46,8 +46,8 @@ from controller.machine.states import (
 )
 from controller.machine.telemetry import Readings, make_snapshot, pack_row
 from controller.model import Severity
-from controller.planning.kinematics import tip_of_steps
-from controller.planning.powder_live import held_flow_g_min
+from controller.planning.path.kinematics import tip_of_steps
+from controller.planning.powder.live import held_flow_g_min
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.link_types import LinkState
 

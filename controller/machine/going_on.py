@@ -13,9 +13,9 @@ import numpy as np
 from controller.errors import PlanError
 from controller.machine.monitor import PlanCursor
 from controller.model import BuildPlan
-from controller.planning.parts import REST, Part, next_part, rest_event
-from controller.planning.rest_powder import Powder
-from controller.planning.resume import Head, Place, resume_plan
+from controller.planning.rest.parts import REST, Part, next_part, rest_event
+from controller.planning.rest.powder import Powder
+from controller.planning.rest.resume import Head, Place, resume_plan
 from firmware_bridge.link_types import EventCode
 from firmware_bridge.segments import ticks_of
 

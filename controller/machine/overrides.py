@@ -12,7 +12,7 @@ import numpy as np
 
 from controller.errors import StateError
 from controller.machine.states import BUILDING, State
-from controller.planning.powder_live import rescale_timeline
+from controller.planning.powder.live import rescale_timeline
 from firmware_bridge.segments import RATIO_ONE, TICK_S, ticks_of
 
 if TYPE_CHECKING:

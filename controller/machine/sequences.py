@@ -14,7 +14,7 @@ from controller.machine.going_on import Rest
 from controller.machine.interlocks import RULES, emission_blockers, stale
 from controller.machine.job import Job
 from controller.machine.states import State
-from controller.planning.powder_line import lines_of
+from controller.planning.powder.line import lines_of
 from firmware_bridge.errors import BridgeError, DeviceError
 from firmware_bridge.link_types import LinkState
 

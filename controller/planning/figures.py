@@ -10,10 +10,10 @@ from controller.errors import PlanError
 from controller.geometry.polygons import region_area
 from controller.model import LAYER_ROW, TRACK_ROW, LayerSlice
 from controller.planning import quality
-from controller.planning.gate import Gates, bead_name
-from controller.planning.motion_path import MovePath
-from controller.planning.power import PowerCurve
-from controller.planning.profile import Profile
+from controller.planning.light.gate import Gates, bead_name
+from controller.planning.light.power import PowerCurve
+from controller.planning.motion.profile import Profile
+from controller.planning.path.motion_path import MovePath
 from controller.planning.segments import SegmentSet
 from firmware_bridge.segments import TICK_S
 

@@ -11,16 +11,17 @@ from controller.config import Cell, Material
 from controller.errors import PlanError
 from controller.geometry import part_figures
 from controller.model import BuildPlan, LayerSlice, PartMesh, Track
-from controller.planning import composition, powder, quality
 from controller.planning import figures as told
-from controller.planning.arc_text import arc_meta
-from controller.planning.gate import check_light, solve_gates
+from controller.planning import powder, quality
 from controller.planning.job import job_hash
-from controller.planning.joint_law import plan_joint_profile
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import MovePath, build_path
-from controller.planning.power import plan_power
-from controller.planning.profile import MotionLimits
+from controller.planning.light.gate import check_light, solve_gates
+from controller.planning.light.power import plan_power
+from controller.planning.motion.joint_law import plan_joint_profile
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.arc_text import arc_meta
+from controller.planning.path.motion_path import MovePath, build_path
+from controller.planning.powder import composition
 from controller.planning.segments import make_segments
 from controller.recipes import Recipe
 from firmware_bridge.segments import N_AXES, TICK_S

@@ -13,14 +13,14 @@ import numpy as np
 from controller import _judge
 from controller.config import Cell, Laser
 from controller.model import PowderChannel, TrackKind
-from controller.planning.gate import (
+from controller.planning.light.gate import (
     FIRMWARE_LONGEST_EMISSION_S,
     Gates,
     longest_dark_s,
     longest_emission_s,
 )
-from controller.planning.motion_path import MovePath
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.motion_path import MovePath
 from firmware_bridge.segments import FLAG_PARAM, POWER_FULL, TICK_S, ticks_of
 
 WINDOW_MM = 0.1  # energy per length is taken over so much of a bead

@@ -13,10 +13,10 @@ import numpy as np
 
 from controller.config import Cell
 from controller.errors import PlanError
-from controller.planning.kinematics import home_axes
-from controller.planning.motion_path import MovePath, Role
-from controller.planning.power import Gates, PowerCurve
-from controller.planning.profile import Profile
+from controller.planning.light.power import Gates, PowerCurve
+from controller.planning.motion.profile import Profile
+from controller.planning.path.kinematics import home_axes
+from controller.planning.path.motion_path import MovePath, Role
 from controller.planning.stream import (
     WINDOW_PHASES,
     Scale,

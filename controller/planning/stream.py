@@ -14,7 +14,7 @@ import numpy as np
 
 from controller import _emit
 from controller.errors import PlanError
-from controller.planning.curve import Curve, Polyline
+from controller.planning.path.curve import Curve, Polyline
 from firmware_bridge.segments import FLAG_END, MAX_STEPS, MAX_TICKS, N_AXES, SEGMENT
 
 LONGEST_SEGMENT_S = 0.020

@@ -6,7 +6,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import BuildPlan
-from controller.planning.kinematics import Kinematics, home_axes
+from controller.planning.path.kinematics import Kinematics, home_axes
 from controller.record.charts import settled_emission
 from controller.record.reader import Record
 from controller.record.summary import cell_of, recipe_of

@@ -1,7 +1,7 @@
 """Builds that were held and gone on with, or ended early: which plans, and how far.
 
 A build's parts are its plan and a rest for each time that it was gone on with; segment numbers
-count on from part to part (controller.planning.parts).
+count on from part to part (controller.planning.rest.parts).
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import RecordError
 from controller.model import BuildPlan
-from controller.planning.parts import REST, Part, parts_of
-from controller.planning.rest_figures import segment_energy
-from controller.planning.resume import Place, ends_steps
+from controller.planning.rest.figures import segment_energy
+from controller.planning.rest.parts import REST, Part, parts_of
+from controller.planning.rest.resume import Place, ends_steps
 from controller.recipes import Recipe
 from controller.record.reader import Record
 from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, TICK_S, ticks_of

@@ -110,7 +110,7 @@ TELEMETRY_TYPE: Final = "lmd_msgs/msg/Telemetry"
 #   command   {"what", "who", "args"}: a command of an operator or client, and its answer
 #   layer     {"layer"}: first track of a layer has begun
 #   hold / resume {"cause", "segment"}
-#   rest      a rest of the plan is executed from here on (controller.planning.parts)
+#   rest      a rest of the plan is executed from here on (controller.planning.rest.parts)
 #   link      {"code", "args", "device_us"}: an entry of the motion controller's event log
 #   device    {"device", "text"}
 #   log       {"level", "text"}

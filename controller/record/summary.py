@@ -15,7 +15,7 @@ import numpy as np
 from controller.config import Cell, parse_model
 from controller.errors import LmdError, RecordError
 from controller.model import BuildPlan
-from controller.planning.parts import Part
+from controller.planning.rest.parts import Part
 from controller.recipes import Recipe, parse_recipe
 from controller.record import rests
 from controller.record import schema as s

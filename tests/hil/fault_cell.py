@@ -25,18 +25,16 @@ from controller.api.serve import (
     Recorders,
     ServeSettings,
     boot,
-    link_settings,
     load_job,
     null_channels,
 )
 from controller.api.server import Caller
 from controller.clock import Clock, NullTime, VirtualLoop
 from controller.config import load_cell
-from controller.machine.cell import CellDevices, ports_of
+from controller.machine.cell import CellDevices, make_link, ports_of
 from controller.machine.executor import Executor
 from controller.planning import write_job
 from controller.session import prepare_plan
-from firmware_bridge.motion_link import MotionLink
 from hil_sim import faults
 from hil_sim.null import NullCell
 from tests.hil import oracle
@@ -272,7 +270,7 @@ async def _main(
         ports,
         lambda role, said: [ex.emit("device", {"device": role, "text": said}) for ex in executors],
     )
-    link = MotionLink(ports["motion"], link_settings(cell))
+    link = make_link(cell, ports["motion"])
     recorders = Recorders(settings, True)
     ex = Executor(cell, text, link, devices, Clock(loop), open_record=recorders.open)
     executors.append(ex)

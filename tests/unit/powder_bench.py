@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import build_path
+from controller.planning.light.power import solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from controller.planning.powder import plan_powder, priming_dwell_s
-from controller.planning.power import solve_gates
-from controller.planning.profile import MotionLimits
 
 DT_S = 1e-3
 WINDOW_MM = 1.0

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from controller.errors import PlanError
-from controller.planning.curve import Polyline
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import BEAD_ROW, MovePath, Role
-from controller.planning.power import plan_power, solve_gates
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.light.power import plan_power, solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.curve import Polyline
+from controller.planning.path.motion_path import BEAD_ROW, MovePath, Role
 from controller.planning.segments import make_segments
 from controller.planning.stream import frame_segments
 from tests.unit.planning_cases import CELL, RECIPE

@@ -9,9 +9,10 @@ import trimesh
 
 from controller import session
 from controller.api.client import Client
-from controller.api.serve import ServeSettings, link_settings, serve
+from controller.api.serve import ServeSettings, serve
 from controller.config import load_cell
 from controller.errors import ApiError
+from controller.machine.cell import link_settings
 from controller.model import BuildPlan
 from controller.planning import write_job
 from hil_sim.null import NullCell

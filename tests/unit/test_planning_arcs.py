@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from controller.errors import PlanError
 from controller.model import Track, TrackKind
-from controller.planning.arcs import Arcs, arc_pieces, move_tangents
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import Role, bead_pieces, build_path
-from controller.planning.profile import MotionLimits
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.arcs import Arcs, arc_pieces, move_tangents
+from controller.planning.path.motion_path import Role, bead_pieces, build_path
 from tests.unit import planning_cases as cases
 from tests.unit.planning_differences import places_of, worst
 

@@ -6,7 +6,7 @@ import pytest
 from controller.config import load_material
 from controller.errors import PlanError, RecipeError
 from controller.model import PowderChannel
-from controller.planning.composition import Mixture, feedable
+from controller.planning.powder.composition import Mixture, feedable
 from controller.recipes import check_recipe
 from tests.unit.planning_cases import CELL, cell_with, plan, recipe_with, track
 from tests.unit.powder_bench import Case, command_at, simulate

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from benchmarks.paths import random_turns, wavy_spiral
 from controller.errors import PlanError
-from controller.planning import friction_circle as law
-from controller.planning.laws import plan_profile
-from controller.planning.profile import MotionLimits
+from controller.planning.motion import friction_circle as law
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
 from tests.unit.planning_differences import places_of, worst
 from tests.unit.test_motion_kernel import random_path
 

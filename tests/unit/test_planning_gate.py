@@ -7,10 +7,10 @@ import pytest
 
 from controller.errors import PlanError
 from controller.model import TrackKind
-from controller.planning.gate import check_light, solve_gates
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.profile import MotionLimits
+from controller.planning.light.gate import check_light, solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from tests.unit.planning_cases import (
     CELL,
     RECIPE,

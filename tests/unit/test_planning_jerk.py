@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from benchmarks import paths
 from controller.errors import PlanError
-from controller.planning import laws
-from controller.planning.jerk import jerk
-from controller.planning.motion_path import build_path
-from controller.planning.power import solve_gates
-from controller.planning.profile import MotionLimits
+from controller.planning.light.power import solve_gates
+from controller.planning.motion import laws
+from controller.planning.motion.jerk import jerk
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from tests.unit.planning_cases import CELL, RECIPE, Decoded, plan, small_tracks
 
 FREE = np.full(3, 1e9)

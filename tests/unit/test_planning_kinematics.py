@@ -9,10 +9,10 @@ import pytest
 from controller.config import Cell, load_cell, parse_model
 from controller.errors import PlanError
 from controller.model import Track, TrackKind
-from controller.planning.joint_law import plan_joint_profile
-from controller.planning.kinematics import Kinematics, tip_of_steps
-from controller.planning.motion_path import Role, build_path
-from controller.planning.resume import Place, resume_plan
+from controller.planning.motion.joint_law import plan_joint_profile
+from controller.planning.path.kinematics import Kinematics, tip_of_steps
+from controller.planning.path.motion_path import Role, build_path
+from controller.planning.rest.resume import Place, resume_plan
 from tests.unit import rotary_cases as rotary
 from tests.unit.planning_cases import RECIPE, cell_with, small_tracks
 from tests.unit.planning_cases import plan as plan_xyz

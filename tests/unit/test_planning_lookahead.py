@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from controller import _motion
 from controller._lookahead import WINDOW_MOVES
 from controller.errors import PlanError
-from controller.planning import laws, lookahead
-from controller.planning.lookahead import LookAhead, joined
-from controller.planning.profile import MotionLimits
+from controller.planning.motion import laws, lookahead
+from controller.planning.motion.lookahead import LookAhead, joined
+from controller.planning.motion.profile import MotionLimits
 from tests.unit import klipper_twin
 from tests.unit.test_motion_kernel import random_path
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controller.errors import PlanError
-from controller.planning.motion_path import Role, build_path, run_up_mm
+from controller.planning.path.motion_path import Role, build_path, run_up_mm
 from tests.unit.planning_cases import CELL, RECIPE, cell_with, small_tracks, track
 
 

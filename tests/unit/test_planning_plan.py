@@ -67,10 +67,10 @@ def test_worst_power_error_is_measured_not_assumed():
 
 def test_power_error_figure_notices_a_damaged_segment():
     from controller.planning import quality
-    from controller.planning.laws import plan_profile
-    from controller.planning.motion_path import build_path
-    from controller.planning.power import solve_gates
-    from controller.planning.profile import MotionLimits
+    from controller.planning.light.power import solve_gates
+    from controller.planning.motion.laws import plan_profile
+    from controller.planning.motion.profile import MotionLimits
+    from controller.planning.path.motion_path import build_path
 
     made = plan()
     path = build_path(small_tracks(), RECIPE, CELL)

@@ -8,7 +8,7 @@ import pytest
 from controller.errors import ConfigError, PlanError, RecipeError
 from controller.model import PowderChannel, TrackKind
 from controller.planning.powder import NozzleFlow
-from controller.planning.powder_line import Line, invert, ramp_s, thinned
+from controller.planning.powder.line import Line, invert, ramp_s, thinned
 from controller.recipes import check_recipe
 from tests.unit.planning_cases import CELL, cell_with, plan, recipe_with, small_tracks, track
 from tests.unit.powder_bench import Case, command_at, simulate

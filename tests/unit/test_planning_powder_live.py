@@ -5,7 +5,7 @@ import pytest
 
 from controller.errors import PlanError
 from controller.model import PowderChannel
-from controller.planning import powder_live as live
+from controller.planning.powder import live as live
 from tests.unit.planning_cases import CELL, cell_with, recipe_with
 from tests.unit.powder_bench import Case, command_at, simulate
 from tests.unit.test_planning_powder import THREE_FLOWS, hatched_tracks

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from controller.errors import PlanError
-from controller.planning.laws import MODES, plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.profile import MotionLimits
+from controller.planning.motion.laws import MODES, plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from tests.unit.planning_cases import CELL, RECIPE, small_tracks
 
 LIMITS = MotionLimits.of_cell(CELL)

@@ -11,10 +11,10 @@ from controller import _judge
 from controller.config import load_cell
 from controller.model import Track, TrackKind
 from controller.planning import plan_build, quality
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.power import solve_gates
-from controller.planning.profile import MotionLimits
+from controller.planning.light.power import solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from tests.unit.planning_cases import (
     CELL,
     MATERIAL,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.errors import PlanError
-from controller.planning.profile import MotionLimits
-from controller.planning.replan import first_direction, replan
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.motion.replan import first_direction, replan
 from tests.unit.planning_cases import CELL
 
 LAWS = ("trapezoid", "friction_circle", "jerk")

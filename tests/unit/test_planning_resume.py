@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from controller.errors import PlanError
 from controller.model import PowderChannel
-from controller.planning.parts import Part, next_part, parts_of, rest_event
-from controller.planning.rest_powder import Powder
-from controller.planning.resume import Place, place_at, resume_plan
+from controller.planning.rest.parts import Part, next_part, parts_of, rest_event
+from controller.planning.rest.powder import Powder
+from controller.planning.rest.resume import Place, place_at, resume_plan
 from firmware_bridge.segments import SEGMENT
 from tests.unit.planning_cases import CELL, RECIPE, Decoded, plan, recipe_with, track
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.paths import wavy_spiral
-from controller.planning.rounding import round_path
+from controller.planning.path.rounding import round_path
 from tests.unit.planning_differences import distance_to_polyline
 from tests.unit.test_motion_kernel import random_path
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.model import TrackKind
-from controller.planning.laws import plan_profile
-from controller.planning.motion_path import build_path
+from controller.planning.light.power import solve_gates
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from controller.planning.powder import priming_dwell_s
-from controller.planning.power import solve_gates
-from controller.planning.profile import MotionLimits
 from tests.unit.planning_cases import (
     CELL,
     RECIPE,

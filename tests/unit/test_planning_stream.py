@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from controller import _motion
 from controller.errors import PlanError
-from controller.planning.curve import Polyline
+from controller.planning.path.curve import Polyline
 from controller.planning.stream import (
     FrameStream,
     Scale,

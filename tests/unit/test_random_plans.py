@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from controller.planning.motion_path import MovePath, Role
-from controller.planning.power import plan_power, solve_gates
+from controller.planning.light.power import plan_power, solve_gates
+from controller.planning.path.motion_path import MovePath, Role
 from controller.planning.segments import make_segments
 from tests.unit.planning_cases import RECIPE
 from tests.unit.random_plans import Tally, campaign, judge, profile_of, random_batch

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.api.serve import link_settings
 from controller.config import load_cell
+from controller.machine.cell import link_settings
 from hil_sim.cellfile import CellFileError, config_blob, load
 from hil_sim.clock import Scheduler
 from hil_sim.plant.plant import Plant

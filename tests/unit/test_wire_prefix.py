@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from controller.planning.laws import MODES, plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.power import plan_power, solve_gates
-from controller.planning.profile import MotionLimits
+from controller.planning.light.power import plan_power, solve_gates
+from controller.planning.motion.laws import MODES, plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from controller.planning.segments import make_segments
 from controller.planning.stream import frame_segments
 from tests.unit.firmware_bench import Host

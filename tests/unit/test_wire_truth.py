@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks.paths import random_turns, wavy_spiral
 from controller.model import TrackKind
-from controller.planning.laws import MODES, plan_profile
-from controller.planning.motion_path import build_path
-from controller.planning.power import plan_power, solve_gates
-from controller.planning.profile import MotionLimits
+from controller.planning.light.power import plan_power, solve_gates
+from controller.planning.motion.laws import MODES, plan_profile
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.motion_path import build_path
 from controller.planning.segments import make_segments
 from controller.planning.stream import frame_segments
 from tests.unit.planning_cases import CELL, RECIPE, recipe_with, track

@@ -5,8 +5,8 @@ import numpy as np
 from controller import _joint_law
 from controller.config import Cell
 from controller.errors import PlanError
-from controller.planning.joint_curve import JointCurve
-from controller.planning.profile import Profile
+from controller.planning.motion.profile import Profile
+from controller.planning.path.joint_curve import JointCurve
 from firmware_bridge.segments import MAX_STEPS
 
 STILL_MM_S = 1e-6

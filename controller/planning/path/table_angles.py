@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.errors import PlanError
-from controller.planning.kinematics import POLE_RAD, Kinematics, Table
-from controller.planning.tool_path import ToolPath
+from controller.planning.path.kinematics import POLE_RAD, Kinematics, Table
+from controller.planning.path.tool_path import ToolPath
 
 Floats = np.ndarray
 TAU = 2.0 * math.pi

@@ -6,7 +6,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import BuildPlan
-from controller.planning.rest_powder import masses_g
+from controller.planning.rest.powder import masses_g
 from controller.recipes import Recipe
 from firmware_bridge.segments import (
     FLAG_GATE,

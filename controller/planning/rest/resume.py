@@ -19,10 +19,10 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, TrackKind
-from controller.planning import approach
-from controller.planning.approach import AxisLimits
-from controller.planning.rest_figures import bead_length_mm, rest_figures, segment_energy
-from controller.planning.rest_powder import Powder, join_s, needs_s, rest_timeline
+from controller.planning.rest import approach
+from controller.planning.rest.approach import AxisLimits
+from controller.planning.rest.figures import bead_length_mm, rest_figures, segment_energy
+from controller.planning.rest.powder import Powder, join_s, needs_s, rest_timeline
 from controller.recipes import Recipe
 from firmware_bridge.segments import (
     FLAG_END,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller import _motion
-from controller.planning.arcs import Arcs, move_tangents
-from controller.planning.friction_circle import SAGITTA_MM
-from controller.planning.profile import MotionLimits, Profile
-from controller.planning.rounding import STRAIGHT_MM, RoundedCurve, moves_with_length
+from controller.planning.motion.friction_circle import SAGITTA_MM
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.arcs import Arcs, move_tangents
+from controller.planning.path.rounding import STRAIGHT_MM, RoundedCurve, moves_with_length
 
 
 def sharp_curve(

@@ -25,9 +25,9 @@ import numpy as np
 
 from controller.config import Laser
 from controller.errors import PlanError
-from controller.planning.gate import Gates, bead_name, off_latency_s, solve_gates
-from controller.planning.motion_path import MovePath
-from controller.planning.profile import Profile
+from controller.planning.light.gate import Gates, bead_name, off_latency_s, solve_gates
+from controller.planning.motion.profile import Profile
+from controller.planning.path.motion_path import MovePath
 from firmware_bridge.segments import POWER_FULL
 
 __all__ = ["Gates", "PowerCurve", "law_w", "plan_power", "solve_gates", "wanted_w"]

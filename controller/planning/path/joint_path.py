@@ -14,10 +14,10 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import Track
-from controller.planning.joint_curve import Bounds, Piece, grid_mm, sample, straight
-from controller.planning.kinematics import Kinematics
-from controller.planning.table_angles import TableAngles, choose_angles
-from controller.planning.tool_path import CORNER_MM, ToolPath, great_circles, unit_rows
+from controller.planning.path.joint_curve import Bounds, Piece, grid_mm, sample, straight
+from controller.planning.path.kinematics import Kinematics
+from controller.planning.path.table_angles import TableAngles, choose_angles
+from controller.planning.path.tool_path import CORNER_MM, ToolPath, great_circles, unit_rows
 
 Floats = np.ndarray
 

@@ -13,8 +13,8 @@ import numpy as np
 from controller.config import Cell, Laser
 from controller.errors import PlanError
 from controller.model import TrackKind
-from controller.planning.motion_path import MovePath
-from controller.planning.profile import Profile
+from controller.planning.motion.profile import Profile
+from controller.planning.path.motion_path import MovePath
 
 # the firmware's limit is configured in unsigned 32 bit milliseconds (docs/protocol.md, 8)
 FIRMWARE_LONGEST_EMISSION_S = 0xFFFFFFFF * 1e-3

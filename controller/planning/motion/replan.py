@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.errors import PlanError
-from controller.planning.laws import plan_profile
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.motion.laws import plan_profile
+from controller.planning.motion.profile import MotionLimits, Profile
 
 SAME_SHARE = 1e-6  # the speed at the seam may be less than asked for by this
 

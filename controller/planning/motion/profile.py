@@ -9,8 +9,8 @@ import numpy as np
 
 from controller import _jerk
 from controller.config import Cell
-from controller.planning.curve import Curve
-from controller.planning.motion_path import axis_limits
+from controller.planning.path.curve import Curve
+from controller.planning.path.motion_path import axis_limits
 
 
 @dataclass(frozen=True)

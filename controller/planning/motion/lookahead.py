@@ -20,8 +20,8 @@ import numpy as np
 
 from controller._lookahead import WINDOW_MOVES, Stream
 from controller.errors import PlanError
-from controller.planning.curve import Polyline
-from controller.planning.profile import MotionLimits
+from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.curve import Polyline
 
 
 class Phases(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from controller.config import Powder
 from controller.errors import PlanError
 from controller.model import TIMELINE_ROW, PowderChannel
-from controller.planning.powder_line import GRID_S, Line, NozzleFlow, invert, lines_of, ramp_s
-from controller.planning.powder_timeline import DIVERTER_LEAD_S, SETTLE_LAGS
+from controller.planning.powder.line import GRID_S, Line, NozzleFlow, invert, lines_of, ramp_s
+from controller.planning.powder.timeline import DIVERTER_LEAD_S, SETTLE_LAGS
 
 _HOPPERS = (int(PowderChannel.HOPPER_1), int(PowderChannel.HOPPER_2))
 

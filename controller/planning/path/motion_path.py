@@ -16,10 +16,15 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import Track, TrackKind
-from controller.planning.arcs import Arcs, BeadPiece, arc_pieces
-from controller.planning.joint_curve import JointCurve, join
-from controller.planning.joint_path import TravelBuilder, has_rotary_motion, make_run, track_rows
-from controller.planning.kinematics import Kinematics, home_axes
+from controller.planning.path.arcs import Arcs, BeadPiece, arc_pieces
+from controller.planning.path.joint_curve import JointCurve, join
+from controller.planning.path.joint_path import (
+    TravelBuilder,
+    has_rotary_motion,
+    make_run,
+    track_rows,
+)
+from controller.planning.path.kinematics import Kinematics, home_axes
 from controller.recipes import Recipe, TrackSettings
 
 # a corner this sharp (177.4 degrees or more) is a reversal: speed would touch zero with the

@@ -21,9 +21,11 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import PlanError
 from controller.model import TIMELINE_ROW, PowderChannel, TrackKind
-from controller.planning.composition import Mixture, feedable
-from controller.planning.motion_path import MovePath
-from controller.planning.powder_line import (
+from controller.planning.light.power import Gates
+from controller.planning.motion.profile import Profile
+from controller.planning.path.motion_path import MovePath
+from controller.planning.powder.composition import Mixture, feedable
+from controller.planning.powder.line import (
     GRID_S,
     STEP_SHARE,
     Line,
@@ -33,8 +35,6 @@ from controller.planning.powder_line import (
     ramp_s,
     thinned,
 )
-from controller.planning.power import Gates
-from controller.planning.profile import Profile
 from controller.recipes import Recipe
 
 DELAY_SPREAD = 0.10  # share by which a line's true delay may differ from the measured one

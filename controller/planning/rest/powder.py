@@ -14,7 +14,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import TIMELINE_ROW, BuildPlan, PowderChannel
-from controller.planning.powder_line import Line, NozzleFlow, lines_of
+from controller.planning.powder.line import Line, NozzleFlow, lines_of
 from firmware_bridge.segments import TICK_S, ticks_of
 
 GAS_LEAD_S = 1.0  # carrier and shield gas before powder

@@ -12,7 +12,7 @@ import numpy as np
 
 from controller.errors import PlanError
 from controller.model import BuildPlan
-from controller.planning.motion_path import MovePath
+from controller.planning.path.motion_path import MovePath
 
 KEY = "arcs"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.errors import PlanError
-from controller.planning.kinematics import Kinematics
+from controller.planning.path.kinematics import Kinematics
 
 Floats = np.ndarray
 

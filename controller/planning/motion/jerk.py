@@ -9,9 +9,9 @@ The mathematics: ``_jerk.pyx``.
 import numpy as np
 
 from controller import _jerk, _motion
-from controller.planning.arc_law import ArcMoves, arc_moves
-from controller.planning.curve import Curve, Polyline
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.motion.arc_law import ArcMoves, arc_moves
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.curve import Curve, Polyline
 
 # a segment's straight speed ramp may leave the bent one by this share of the nominal speed
 BEND = 0.0005

@@ -9,8 +9,8 @@ under way. This module is what the planner takes from them.
 import numpy as np
 
 from controller.config import Powder
-from controller.planning.powder_line import NozzleFlow, lines_of
-from controller.planning.powder_timeline import (
+from controller.planning.powder.line import NozzleFlow, lines_of
+from controller.planning.powder.timeline import (
     GAS_LEAD_S,
     PowderPlan,
     plan_powder,

@@ -14,11 +14,11 @@ import numpy as np
 
 from controller import _motion
 from controller.errors import PlanError
-from controller.planning.arc_law import trapezoid_on_arcs
-from controller.planning.curve import Polyline
-from controller.planning.friction_circle import friction_circle
-from controller.planning.jerk import jerk
-from controller.planning.profile import MotionLimits, Profile
+from controller.planning.motion.arc_law import trapezoid_on_arcs
+from controller.planning.motion.friction_circle import friction_circle
+from controller.planning.motion.jerk import jerk
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.curve import Polyline
 
 # (points (n + 1, 3), speed limits (n,), limits, arcs' middles (n, 3) or None) -> profile
 Law = Callable[[np.ndarray, np.ndarray, MotionLimits, np.ndarray | None], Profile]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller import _curve
-from controller.planning.arcs import Arcs, move_tangents
+from controller.planning.path.arcs import Arcs, move_tangents
 
 STRAIGHT_MM = 1e60  # the kernels' radius of a straight piece
 LEAST_MOVE_MM = 1e-9  # shorter moves are none

@@ -7,8 +7,8 @@ limits hold too. See ``controller/_circle.pyx`` for the mathematics.
 import numpy as np
 
 from controller import _circle
-from controller.planning.profile import MotionLimits, Profile
-from controller.planning.rounding import RoundedPath, round_path
+from controller.planning.motion.profile import MotionLimits, Profile
+from controller.planning.path.rounding import RoundedPath, round_path
 
 # a segment is a straight piece of path: how far its middle may lie off an arc, under one step
 SAGITTA_MM = 1e-3

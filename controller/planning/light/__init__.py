@@ -1,0 +1,1 @@
+"""Laser power and gate on the motion profile."""

@@ -1,0 +1,1 @@
+"""Time laws: how fast a path is travelled, within which limits."""
