@@ -13,11 +13,12 @@ from pathlib import Path
 
 from firmware_bridge.link_types import AxisSettings, LinkSettings
 
+# every kind of input in use, and an encoder of one count a step
 BENCH = LinkSettings(
     axes=(
-        AxisSettings(400, 120, 2000, 0, 300),
-        AxisSettings(400, 120, 2000, 0, 300),
-        AxisSettings(400, 40, 500, 0, 250),
+        AxisSettings(400, 120, 2000, 0, 300, True, True, encoder_per_mm=400, lost_steps=60),
+        AxisSettings(400, 120, 2000, 0, 300, limit_high=True),
+        AxisSettings(400, 40, 500, 0, 250, True),
         AxisSettings(200, 90, 900, -180, 180),
         AxisSettings(100, 180, 1800, -3600, 3600),
         AxisSettings(800, 20, 300, 0, 100),
@@ -25,6 +26,8 @@ BENCH = LinkSettings(
     total_accel_mm_s2=2000,
     plan_share=0.8,
     longest_emission_s=600,
+    following_error_input=True,
+    probe_input=True,
 )
 
 

@@ -250,7 +250,9 @@ static void make_segment(uint8_t *q, int64_t *planned)
     uint32_t flags = 0;
     uint32_t kind = draw(100);
     if ((kind < 2u) && !last_of_job()) {
-        put_segment(q, d, 0, draw(9000), draw(16384), 0, FW_FLAG_PARAM);
+        uint32_t floor = draw(9000); /* one draw a line: C leaves the order of arguments open */
+        uint32_t least = draw(16384);
+        put_segment(q, d, 0, floor, least, 0, FW_FLAG_PARAM);
         return;
     }
     if (track_left == 0u) {
@@ -276,7 +278,9 @@ static void make_segment(uint8_t *q, int64_t *planned)
         }
     }
     flags |= last_of_job() ? FW_FLAG_END : 0u;
-    put_segment(q, d, ratio, draw(65536), draw(32769), ticks, flags);
+    uint32_t power = draw(65536);
+    uint32_t speed = draw(32769);
+    put_segment(q, d, ratio, power, speed, ticks, flags);
 }
 
 static void feed(void)
