@@ -5,7 +5,6 @@ stops motion, so the gate is S above 0 in a G1 and shut by S0 and in G0. S count
 at rated power. This is also what the grblHAL link streams, without comments.
 """
 
-from controller.errors import PlanError
 from controller.export.base import Note, Wish
 from controller.export.blocks import Block, Source
 from controller.export.gcode import GCode
@@ -33,11 +32,6 @@ class GrblHal(GCode):
     def move(self, block: Block, before: Block | None) -> None:
         """S in the move's own block."""
         share = block.power_w / self.cell.laser.rated_power_w if block.gate else 0.0
-        if share > 1.0:
-            raise PlanError(
-                f"grblhal: {block.power_w:g} W in track {block.track} is S "
-                f"{share * self.wish.s_max:g}, above {self.wish.s_max:g} ($30, s_max)"
-            )
         text = "S" + (fixed(share * self.wish.s_max, 1) if block.gate else "0")
         self.motion(block, (text,) if self.changed("S", text) else ())
 

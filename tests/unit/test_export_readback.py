@@ -143,6 +143,27 @@ def test_ramps_keep_the_energy_of_a_straight_bead():
         assert len({m.power_w for m in ran.moves if m.gate}) > 8
 
 
+@pytest.mark.parametrize("dialect", STEPPED)
+def test_steps_of_a_ramp_lie_where_the_plan_commands_them(dialect):
+    """Along +X: the segments' own power at the middle of each block, source latency included."""
+    from tests.unit.planning_cases import track
+
+    plan = planned(
+        [track([(140, 146), (150, 146)])],
+        cell=(('power_latency = "3 ms"', 'power_latency = "25 ms"'),),
+    )
+    first, end = int(plan.tracks["first_segment"][0]), int(plan.tracks["end_segment"][0])
+    x = np.cumsum(plan.segments["steps"][:, 0].astype(np.int64)) / 400.0
+    told_w = plan.segments["end_power"] / 65535.0 * 1000.0
+    lit = [m for m in run(plan, dialect)[1].moves if m.gate]
+    for m in lit:
+        middle = 0.5 * (m.start[0] + m.end[0])
+        assert m.power_w == pytest.approx(
+            float(np.interp(middle, x[first - 1 : end], told_w[first - 1 : end])), abs=6.0
+        )
+    assert lit[0].power_w > 150.0 + 0.25 / 0.8 * 450.0  # a ramp of 0.8 mm, sent 0.25 mm ahead
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_arcs_stay_arcs(dialect, arcs):
     _, ran = run(arcs, dialect)
@@ -278,3 +299,14 @@ def test_travel_over_grblhal_is_rapid_and_dark(small):
     rapid = [m for m in ran.moves if m.speed_mm_s is None]
     assert len(rapid) >= len(small.tracks)
     assert not any(m.gate for m in rapid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["blade.stl", "ring.stl"])
+def test_whole_part_reads_back_in_every_dialect(part):
+    from controller.session import prepare_plan
+    from tests.unit.cli_bench import ROOT
+
+    plan = prepare_plan(ROOT / "examples" / part)
+    for dialect in DIALECTS:
+        judge(plan, dialect, run(plan, dialect)[1])
