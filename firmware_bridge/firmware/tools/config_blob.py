@@ -55,8 +55,8 @@ def main() -> None:
     if args.bench:
         text = c_source(BENCH, "Six axes for the bench")
     else:
-        from controller.api.serve import link_settings
         from controller.config import load_cell
+        from controller.machine.cell import link_settings
 
         cell, _ = load_cell(args.cell)
         text = c_source(link_settings(cell), f"Cell {cell.name}")
