@@ -222,7 +222,8 @@ class Dialect:
                 else Note(
                     "ramps",
                     f"power ramps of up to {ramp_mm:g} mm are left out: power is "
-                    "constant along a bead",
+                    "constant along a bead, a bead gets up to "
+                    f"{100.0 * self._energy_excess():.0f} % more energy than planned",
                 )
             )
         if self.with_powder and len(self.plan.timeline):
@@ -237,6 +238,13 @@ class Dialect:
         if not self.with_powder:
             notes.append(Note("powder", "powder and gas are not commanded by the program"))
         return notes
+
+    def _energy_excess(self) -> float:
+        """Greatest share by which full power all along a bead is above its planned energy."""
+        tracks, beads = self.plan.tracks, self.source.path.beads
+        full_w = np.minimum(beads["power_w"], beads["energy_cap_j_mm"] * beads["speed_mm_s"])
+        flat_j = full_w * tracks["length_mm"] / tracks["speed_mm_s"]
+        return float((flat_j / np.maximum(tracks["energy_j"], 1e-9)).max() - 1.0)
 
     def law_note(self) -> Note:
         """Power does not follow speed."""

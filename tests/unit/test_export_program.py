@@ -101,6 +101,13 @@ def test_notes_follow_the_plan():
     assert "power_law" in {n.name for n in program_of(law, "grblhal").notes}
 
 
+def test_left_out_ramps_tell_the_energy_that_they_cost():
+    """A bead of 10 mm at 600 W, 10 mm/s is 600 J; two ramps of 0.8 mm from 150 W take 36 J."""
+    plan = planned([cases.track([(140, 146), (150, 146)])])
+    ramps = next(n for n in program_of(plan, "abb").notes if n.name == "ramps")
+    assert "up to 6 % more energy than planned" in ramps.text  # 600 / 564
+
+
 def test_energy_cap_holds_at_the_nominal_speed():
     plan = planned(recipe=(('power_law = "linear"', 'power_law = "linear"\n'
                             'energy_cap = "30 J/mm"'),))  # fmt: skip
