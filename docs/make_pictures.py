@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planner_pictures
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ from controller.record.beads import beads_of_plan
 from controller.record.charts import FAINT, INK, MEASURED, MUTED, SET, settled_emission
 from controller.record.content import make_content
 from controller.record.pictures import draw_view, limits_of, plate_of, show_job
+from controller.record.quality_page import show_quality
 from controller.record.reader import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             save(readme_picture(blade), out / "readme.png"),
             shrink(show_job(job, out / "plan.png")),
             shrink(show_job(job, out / "layer.png", "time", layer=3)),
+            shrink(show_quality(job, out / "quality.png")),
+            *(shrink(path) for path in planner_pictures.make(out)),
             save(sheets(rib, (1, 2)), out / "report.png"),
             save(sheets(door, (2,)), out / "fault.png"),
         ]
