@@ -219,6 +219,13 @@ class ModbusGuard:
             reply = await self._ask(read_request(unit, function, address, count))
             return list(reply.registers)
 
+    async def exchange(self, request: Request) -> None:
+        """A request of another kind, prepared by the caller. Raises DeviceError."""
+        async with self._lock:
+            if self._error_at_s is not None:
+                await self._recover()
+            await self._ask(request)
+
     async def write(
         self,
         unit: int,

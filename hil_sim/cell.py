@@ -181,6 +181,10 @@ def _controller(cell: CellFile, seed: int) -> Firmware:
         from hil_sim.devices.grblhal import GrblHal
 
         return GrblHal(cell)
+    if cell.link == "supervised":
+        from hil_sim.devices.cnc import Cnc
+
+        return Cnc(cell)
     return _native_firmware(cell, seed)
 
 

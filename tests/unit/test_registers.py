@@ -131,8 +131,13 @@ def feeder(old: str, new: str):
 
 
 def test_maps_that_come_with_the_program_are_read_and_say_they_are_fictitious():
-    assert sorted(p.stem for p in MAPS.glob("*.toml")) == ["feeder_fictitious", "safety_pilz_sim"]
-    for name, role in (("feeder_fictitious", "powder_feeder"), ("safety_pilz_sim", "safety_plc")):
+    roles = {
+        "feeder_fictitious": "powder_feeder",
+        "handshake_generic": "handshake",
+        "safety_pilz_sim": "safety_plc",
+    }
+    assert sorted(p.stem for p in MAPS.glob("*.toml")) == sorted(roles)
+    for name, role in roles.items():
         got = load_map(name, role)
         assert got.fictitious
         assert "FICTITIOUS" in (MAPS / f"{name}.toml").read_text(encoding="utf-8")
@@ -187,7 +192,9 @@ def test_mistake_in_a_map_is_named_with_file_and_key(old, new, says):
 
 
 def test_unknown_map_says_what_there_is():
-    with pytest.raises(MapError, match="there are: feeder_fictitious, safety_pilz_sim"):
+    with pytest.raises(
+        MapError, match="there are: feeder_fictitious, handshake_generic, safety_pilz_sim"
+    ):
         load_map("gtv", "powder_feeder")
 
 
