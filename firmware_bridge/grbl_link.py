@@ -111,6 +111,7 @@ class GrblLink:
         self._armed = False
         self._fault = FaultCode.NONE
         self._streaming = False
+        self._starting: asyncio.Task[None] | None = None
         self._next = 0
         self._hold_pending = False
         self._homing = False
@@ -190,6 +191,9 @@ class GrblLink:
             self._wire.close()
             self._wire = None
         self._streaming = self._armed = False
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         self._stream.forget(TransportError("the motion link was closed"))
         if self._banner is not None and not self._banner.done():
             self._banner.set_exception(TransportError("the motion link was closed"))
@@ -450,14 +454,30 @@ class GrblLink:
         program = self.program
         if program is None or not self._armed:
             raise ProtocolError(f"{self._port}: START refused: not armed, or no program")
-        if self._stream.n_lines:
-            raise ProtocolError(f"{self._port}: START refused: a program is under way")
         program.guard(self._own.gate_watchdog)
         self._next = 0
         program.seek(0)
         self.refusal = ""
         self._hold_pending = self._after_all = False
-        self._streaming = True
+        if self.report.state == "Idle" and not self._stream.n_lines:
+            self._streaming = True
+            self._pump()
+            return
+        assert self._loop is not None
+        self._starting = self._loop.create_task(self._start_anew(), name="grblHAL start")
+
+    async def _start_anew(self) -> None:
+        """From a hold: what is queued is dropped first."""
+        try:
+            await self._empty()
+            if self.report.state == "Alarm":
+                raise DeviceError(f"{self._port}: {gp.alarm_text(self._alarm)}")
+        except (DeviceError, TransportError) as exc:
+            self.refusal = f"{self._port}: FLUSH refused: {exc}"
+            return
+        finally:
+            self._starting = None
+        self._armed = self._streaming = True
         self._pump()
 
     @property
@@ -587,7 +607,8 @@ class GrblLink:
         old = self.status
         new = self.status = self._maker.status(
             r, now, program if waiting else None, self._armed, self._fault, self._alarm,
-            self._streaming and not self._after_all, self._hold_pending,
+            self._streaming and not self._after_all,
+            self._hold_pending,
             self.build.blocks - max(0, r.blocks_free) + stream.n_lines,
         )  # fmt: skip
         if old is not None:
