@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,7 +37,7 @@ from firmware_bridge.link_types import (
     LinkStats,
     MotionStatus,
 )
-from firmware_bridge.motion_link import MotionLink, read_status
+from firmware_bridge.motion_link import PROBE_S, MotionLink, read_status
 from firmware_bridge.segments import SEGMENT
 from firmware_bridge.transport import Port, parse_port
 
@@ -47,8 +47,8 @@ STATS_EACH = 100  # status frames
 LIMIT = 1 << 20  # longest message
 
 _ERRORS = {cls.__name__: cls for cls in (TransportError, ProtocolError, DeviceError)}
-_AWAITED = ("connect", "home", "arm", "disarm", "reset")
-_PLAIN = ("start", "hold", "unhold", "abort", "override", "trim", "stop_beating")
+_AWAITED = ("connect", "home", "arm", "disarm", "reset", "probe", "power_law")
+_PLAIN = ("start", "hold", "unhold", "abort", "override", "trim", "jog", "stop_beating")
 
 
 class Pipe:
@@ -137,6 +137,7 @@ class MotionLinkProcess:
         self._port = port
         self._settings = settings
         self.identity: LinkIdentity | None = None
+        self.restarted: bool | None = None  # as LinkSession says it
         self.status: MotionStatus | None = None
         self.stats = LinkStats()
         self.failure = ""
@@ -186,7 +187,8 @@ class MotionLinkProcess:
             self.close()
             raise
         self.scheduling = value.pop("scheduling")
-        self.identity = LinkIdentity(**value)
+        known, self.identity = self.identity, LinkIdentity(**value)
+        self.restarted = None if known is None else known.boot_nonce != self.identity.boot_nonce
         return self.identity
 
     def close(self) -> None:
@@ -290,6 +292,20 @@ class MotionLinkProcess:
         """As MotionLink.reset."""
         await self._call("reset")
 
+    async def probe(
+        self, axis: int, target_mm: float, speed_mm_s: float, timeout_s: float = PROBE_S
+    ) -> float:
+        """As MotionLink.probe."""
+        return float(await self._call("probe", axis, target_mm, speed_mm_s, timeout_s))
+
+    async def power_law(self, number: int, points: Sequence[tuple[float, float]]) -> None:
+        """As MotionLink.power_law."""
+        await self._call("power_law", number, list(points))
+
+    def jog(self, speeds_mm_s: Sequence[float]) -> None:
+        """As MotionLink.jog."""
+        self._tell("jog", [float(v) for v in speeds_mm_s])
+
     def start(self, first: int = 0) -> None:
         """As MotionLink.start; a wrong index comes back as ``refusal``."""
         self._starts += 1
@@ -389,6 +405,8 @@ class Child:
             value = await getattr(self._link, call["name"])(*call["args"])
             if call["name"] == "connect":
                 answer["value"] = {**asdict(value), "scheduling": self.scheduling}
+            elif value is not None:
+                answer["value"] = value
         except BridgeError as exc:
             answer |= {"error": type(exc).__name__, "text": str(exc)}
         self._answer(answer)

@@ -1,6 +1,7 @@
 """The motion link as its own process, on a real pty and the wall clock."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import time
@@ -9,10 +10,10 @@ import tty
 import pytest
 
 from firmware_bridge.errors import DeviceError, ProtocolError
-from firmware_bridge.link_types import LinkSettings
+from firmware_bridge.link_types import FaultCode, LinkSettings, LinkState
 from firmware_bridge.motion_link_process import MotionLinkProcess
 from firmware_bridge.transport import SerialPort
-from hil_sim.firmware import NativeFirmware
+from hil_sim.firmware import INPUT_PROBE, NativeFirmware
 from tests.unit.firmware_bench import AXES
 from tests.unit.link_bench import SETTINGS, job
 from tests.unit.protocol_reader import config
@@ -23,14 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 class Device:
     """The firmware on the master side of a pty, its clock tied to the wall clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, blob: bytes | None = None) -> None:
         self.master, slave = os.openpty()
         tty.setraw(self.master)
         tty.setraw(slave)
         self.path = os.ttyname(slave)
         self.slave = slave
         os.set_blocking(self.master, False)
-        self.fw = NativeFirmware(config(AXES), 77)
+        self.fw = NativeFirmware(config(AXES) if blob is None else blob, 77)
         self.fw.set_input(0, True)
         self.rows: list = []
         self.zero = time.monotonic()
@@ -48,7 +49,7 @@ class Device:
         data = self.fw.tx()
         self.rows += self.fw.rows().tolist()
         self.fw.samples()
-        if data:
+        if data and self.master >= 0:
             os.write(self.master, data)
 
     def readable(self) -> None:
@@ -65,17 +66,35 @@ class Device:
     def at(self, kind: int, arg: int | None = None) -> list[int]:
         return [r[0] for r in self.rows if r[1] == kind and (arg is None or r[2] == arg)]
 
+    def unplug(self) -> None:
+        """The port is gone; the device runs on."""
+        asyncio.get_running_loop().remove_reader(self.master)
+        self.close()
+        self.master = -1
+
+    def plug(self, path) -> None:
+        """A port again, under a name that stays."""
+        self.master, self.slave = os.openpty()
+        tty.setraw(self.master)
+        tty.setraw(self.slave)
+        os.set_blocking(self.master, False)
+        asyncio.get_running_loop().add_reader(self.master, self.readable)
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.ttyname(self.slave))
+
     def close(self) -> None:
         os.close(self.master)
         os.close(self.slave)
 
 
-def play(scene) -> Device:
+def play(scene, settings=SETTINGS, blob: bytes | None = None, path: str = "") -> Device:
     """Runs ``scene(device, link, stop_tokens)`` with tokens each 10 ms until it says stop."""
-    device = Device()
+    device = Device(blob)
+    if path:
+        os.symlink(device.path, path)
 
     async def main() -> None:
-        link = MotionLinkProcess(SerialPort("motion", device.path, 921600), SETTINGS)
+        link = MotionLinkProcess(SerialPort("motion", path or device.path, 921600), settings)
         keeper = asyncio.ensure_future(device.keep())
         stopped = asyncio.Event()
 
@@ -195,3 +214,51 @@ def test_errors_keep_their_type_across_the_processes():
 
     asyncio.run(main())
     device.close()
+
+
+def test_jog_and_probe_go_through_the_child():
+    found = []
+
+    async def scene(device, link, stopped) -> None:
+        await asyncio.sleep(0.05)
+        await link.home()
+        for _ in range(8):
+            link.jog([10.0])
+            await asyncio.sleep(0.04)
+        await asyncio.sleep(0.3)
+        assert link.status.state == LinkState.IDLE
+        there = link.status.position_steps[0]
+        assert 400 * 10 * 0.25 < there < 400 * 10 * 0.5
+        device.fw.set_sensor(INPUT_PROBE, 0, 3000, 1)
+        found.append(await link.probe(0, 20.0, 10.0))
+        with pytest.raises(DeviceError, match="PROBE refused"):
+            await link.probe(0, 0.0, 10.0)
+        await link.power_law(1, [(0.5, 0.25), (1.0, 1.0)])
+
+    play(scene, dataclasses.replace(SETTINGS, probe_input=True), config(AXES, flags=2))
+    assert found == [7.5]
+
+
+def test_unplugged_and_plugged_in_again_through_the_child(tmp_path):
+    path = tmp_path / "motion"
+    told = []
+
+    async def scene(device, link, stopped) -> None:
+        link.on_lost = told.append
+        await running(link, 1000)
+        device.unplug()
+        await asyncio.sleep(0.3)
+        assert device.at(5) == [device.at(7)[-1] + 100_000]
+        assert link.failure
+        device.plug(path)
+        await link.connect()
+        assert link.restarted is False
+        await asyncio.sleep(0.05)
+        assert link.status.fault == FaultCode.BEAT_LOST
+        assert link.status.homed
+        await link.reset()
+        stopped.set()
+
+    device = play(scene, path=str(path))
+    assert len(told) == 1
+    assert device.at(1, 1) != []
