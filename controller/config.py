@@ -5,6 +5,7 @@ reported at once, with file, line and key. File keys carry no unit (their text d
 attributes carry it: ``rated_power = "1 kW"`` is ``cell.laser.rated_power_w``.
 """
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -125,6 +126,15 @@ class Motion(Strict):
     )
     axes: list[Axis] = Field(min_length=3, max_length=3)
     rotary: list[RotaryAxis] = Field(default_factory=list, max_length=3)
+
+    @property
+    def speed_share(self) -> float:
+        """Share of the axes' speeds that a plan uses: sqrt(plan_share).
+
+        An override by s asks for s times the speed and s^2 times the acceleration, so one up to
+        1 / sqrt(plan_share) keeps the axes inside both limits.
+        """
+        return math.sqrt(self.plan_share)
 
     @property
     def machine_axes(self) -> tuple[MachineAxis, ...]:

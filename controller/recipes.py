@@ -271,12 +271,12 @@ def check_recipe(recipe: Recipe, cell: Cell, origin: str | Path, *, strict: bool
                     f"{origin} [composition]: {name!r} (share {share:g} at {at.at_mm:g} mm) is in "
                     f"no hopper of cell {cell.name!r} (hoppers hold {', '.join(powders)})"
                 )
-    slowest = min(a.speed_mm_s for a in cell.motion.axes[:2])
+    slowest = min(a.speed_mm_s for a in cell.motion.axes[:2]) * cell.motion.speed_share
     warnings: list[str] = []
     for name, s in recipe.all_settings().items():
         hard = [
             ("power", s.power_w, cell.laser.rated_power_w, "W", "laser.rated_power"),
-            ("speed", s.speed_mm_s, slowest, "mm/s", "motion.axes speed"),
+            ("speed", s.speed_mm_s, slowest, "mm/s", "motion.axes speed x sqrt(plan_share)"),
             ("powder", s.powder_g_min, cell.powder.greatest_flow_g_min, "g/min",
              "powder.greatest_flow"),
             ("carrier_gas", s.carrier_l_min, cell.gas.greatest_flow_l_min, "L/min",

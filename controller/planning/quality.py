@@ -175,7 +175,8 @@ def _differences(profile: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def motion_margins(profile: Profile, limits: MotionLimits, cell: Cell) -> dict[str, Any]:
-    """Greatest values of the motion against the plan's limits (accelerations: plan_share)."""
+    """Greatest values of the motion against the plan's limits: plan_share of the axes'
+    accelerations, its square root of their speeds."""
     speed, accel, corner = _differences(profile)
     dt = np.diff(profile.t_s)
     ends = np.concatenate([profile.a_mm_s2, profile.a_mm_s2 + profile.j_mm_s3 * dt])
@@ -192,7 +193,9 @@ def motion_margins(profile: Profile, limits: MotionLimits, cell: Cell) -> dict[s
     for k, axis in enumerate(cell.motion.machine_axes[: speed.shape[1]]):
         name = f"{axis.name.lower()}_"
         greatest = float(speed[:, k].max(initial=0.0)), float(accel[:, k].max(initial=0.0))
-        found[f"{name}speed_{axis.unit}_s"] = _margin(greatest[0], axis.speed)
+        found[f"{name}speed_{axis.unit}_s"] = _margin(
+            greatest[0], axis.speed * cell.motion.speed_share
+        )
         found[f"{name}accel_{axis.unit}_s2"] = _margin(greatest[1], axis.accel * share)
     return found
 

@@ -284,7 +284,8 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
     axes = batch.cell.motion.axes
     per_mm = np.array([a.steps_per_mm for a in axes])
     origin = np.array([a.range_mm[0] for a in axes])
-    most = np.array([a.steps_per_mm * a.speed_mm_s for a in axes])
+    # plan_share of the simulated cell: an override by 1 / sqrt of it is always possible
+    most = np.sqrt(0.8) * np.array([a.steps_per_mm * a.speed_mm_s for a in axes])
     start = np.rint((batch.points[0] - origin) * per_mm).astype(np.int64)
     wire = Wire(data, [*start, 0, 0, 0])
 

@@ -116,7 +116,11 @@ def test_a_track_takes_its_kind_then_the_default():
         ('material = "316L"', 'material = "Ti-6Al-4V"', "is in no hopper of cell 'sim'"),
         ('power_floor = "150 W"', 'power_floor = "20 W"', "below 40 W (laser.threshold_power"),
         ('power_floor = "150 W"', 'power_floor = "700 W"', "above power 600 W"),
-        ('speed = "10 mm/s"', 'speed = "500 mm/s"', "above 120 mm/s"),
+        (
+            'speed = "10 mm/s"',
+            'speed = "500 mm/s"',
+            "above 107.331 mm/s (motion.axes speed x sqrt(plan_share) of cell 'sim')",
+        ),
         ('powder = "6.3 g/min"', 'powder = "60 g/min"', "above 20 g/min"),
         ("enabled = false", "enabled = true", "no melt-pool loop"),
     ],

@@ -1,5 +1,6 @@
 """Rotary axes in the planner: judged by matrices and differences of positions, not by itself."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -71,8 +72,8 @@ def worst_ratios(path, profile, cell):
     """Greatest |speed| and |acceleration| of each axis over its limit, and of X, Y, Z together,
     by differences of positions within phases; rounding of the differences taken off."""
     share = cell.motion.plan_share
-    speed = np.array([a.speed_mm_s for a in cell.motion.axes]
-                     + [r.speed_deg_s for r in cell.motion.rotary])  # fmt: skip
+    speed = math.sqrt(share) * np.array([a.speed_mm_s for a in cell.motion.axes]
+                                        + [r.speed_deg_s for r in cell.motion.rotary])  # fmt: skip
     accel = share * np.array([a.accel_mm_s2 for a in cell.motion.axes]
                              + [r.accel_deg_s2 for r in cell.motion.rotary])  # fmt: skip
     worst_v = worst_a = worst_total = 0.0
@@ -154,7 +155,7 @@ def test_past_the_pole_speed_falls_only_where_an_axis_is_at_a_limit():
     _, v, _ = profile.state_at(t)
     q = [path.joints.axes_at(profile.state_at(t + d)[0]) for d in (-h, 0.0, h)]
     axes, share = rotary.AC.motion.machine_axes, rotary.AC.motion.plan_share
-    rate = np.abs(q[2] - q[0]) / (2 * h) / [a.speed for a in axes]
+    rate = np.abs(q[2] - q[0]) / (2 * h) / [a.speed * math.sqrt(share) for a in axes]
     accel = np.abs(q[2] - 2 * q[1] + q[0]) / h**2 / [a.accel * share for a in axes]
     slow = v < 0.999 * commanded
     assert 0.02 < slow.mean() < 0.5

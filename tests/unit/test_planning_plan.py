@@ -1,6 +1,7 @@
 """The whole plan: figures, rows, checks against the cell."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -152,6 +153,30 @@ def test_time_law_is_the_cells_unless_it_is_named():
     assert plan(cell=named).meta["time_law"] == "trapezoid"
     with pytest.raises(PlanError, match="time law 'sine' is not one of: trapezoid"):
         plan(mode="sine")
+
+
+@pytest.mark.parametrize("law", ["trapezoid", "friction_circle", "jerk"])
+def test_no_axis_is_planned_faster_than_the_greatest_override_leaves_it(law):
+    """Lifts and travel at whatever Z and a slow Y can: sqrt(0.8) of their speeds, no less."""
+    slow = cell_with(('range = ["0 mm", "300 mm"]\nspeed = "120 mm/s"\nacceleration = "2000 mm/s2"'
+                      '\n\n[[motion.axes]]\nname = "Z"',
+                      'range = ["0 mm", "300 mm"]\nspeed = "8 mm/s"\nacceleration = "2000 mm/s2"'
+                      '\n\n[[motion.axes]]\nname = "Z"'))  # fmt: skip
+    made = plan(
+        [track([(140, 145), (140, 152), (146, 152)]), track([(140, 145), (150, 145)], 1)],
+        cell=slow,
+        mode=law,
+    )
+    rows = Decoded(made.segments.tobytes()).rows
+    fastest = [0.0, 0.0, 0.0]
+    for ticks, _, steps, ratio, *_ in rows:
+        for axis in range(3):
+            peak = max(abs(steps[axis]) - 1, 0) / 400.0 / (ticks * 1e-6) * max(ratio, 2.0 - ratio)
+            fastest[axis] = max(fastest[axis], peak)
+    share = math.sqrt(0.8)
+    assert fastest[0] <= share * 120.0
+    for axis, limit in ((1, 8.0), (2, 40.0)):
+        assert 0.95 * share * limit < fastest[axis] <= share * limit * (1.0 + 1e-6)
 
 
 def test_plan_says_whether_an_override_can_be_executed():

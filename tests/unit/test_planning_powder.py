@@ -175,10 +175,11 @@ def test_feeder_rests_and_the_powder_goes_to_waste_in_a_long_gap():
 
 def test_powder_follows_the_speed_where_the_recipe_asks():
     law = ('powder = "6.3 g/min"', 'powder = "6.3 g/min"\npowder_law = "speed"')
-    # an axis too slow for the bead: the second half goes along Y at 5 of 10 mm/s
+    # an axis too slow for the bead: the second half goes along Y at 5 of 10 mm/s,
+    # which is sqrt(plan_share) of what the axis can
     slow = cell_with(('name = "Y"\nsteps = "400 1/mm"\nrange = ["0 mm", "300 mm"]\n'
                       'speed = "120 mm/s"', 'name = "Y"\nsteps = "400 1/mm"\n'
-                      'range = ["0 mm", "300 mm"]\nspeed = "5 mm/s"'))  # fmt: skip
+                      'range = ["0 mm", "300 mm"]\nspeed = "5.59017 mm/s"'))  # fmt: skip
     tracks = [track([(130, 140), (170, 140), (170, 160)])]
     made, flat = (Case.of(tracks, recipe_with(*c), slow) for c in ((law,), ()))
     ours, _ = made.error(made.fed.timeline)

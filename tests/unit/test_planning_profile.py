@@ -20,7 +20,7 @@ def made():
 def test_limits_are_the_planned_share():
     assert LIMITS.accel_mm_s2 == pytest.approx(1600.0)
     np.testing.assert_allclose(LIMITS.axis_accel_mm_s2, [1600.0, 1600.0, 400.0])
-    np.testing.assert_allclose(LIMITS.axis_speed_mm_s, [120.0, 120.0, 40.0])
+    np.testing.assert_allclose(LIMITS.axis_speed_mm_s, np.sqrt(0.8) * np.array([120.0, 120, 40]))
 
 
 @pytest.mark.parametrize("mode", list(MODES))

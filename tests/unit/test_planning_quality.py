@@ -161,7 +161,8 @@ def test_margins_of_a_straight_move_are_those_of_the_cell():
         assert margins[key]["limit"] == 1600.0
     travel = math.hypot(margins["x_speed_mm_s"]["value"], margins["y_speed_mm_s"]["value"])
     assert travel == pytest.approx(60.0, rel=1e-6)
-    assert margins["z_speed_mm_s"]["value"] == pytest.approx(40.0, rel=1e-6)
+    assert margins["z_speed_mm_s"]["value"] == pytest.approx(35.7771, rel=1e-5)
+    assert margins["z_speed_mm_s"]["margin_pct"] == pytest.approx(0.0, abs=1e-3)
     assert margins["z_accel_mm_s2"]["margin_pct"] == pytest.approx(0.0, abs=0.01)
     assert margins["laser_power_w"]["margin_pct"] == pytest.approx(40.0)
     assert margins["source_emission_s"]["value"] == pytest.approx(1.0)

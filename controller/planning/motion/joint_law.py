@@ -34,7 +34,7 @@ def plan_joint_profile(curve: JointCurve, speed_mm_s: np.ndarray, cell: Cell, mo
             curve.slope_end,
             np.asarray(speed_mm_s, dtype=np.float64)[curve.move],
             curve.rest,
-            [a.speed for a in axes],
+            [a.speed * cell.motion.speed_share for a in axes],
             [a.accel * share for a in axes],
             total,
             total,

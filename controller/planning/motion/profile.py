@@ -21,12 +21,12 @@ class MotionLimits:
     jerk_mm_s3: float
     junction_deviation_mm: float
     path_tolerance_mm: float
-    axis_speed_mm_s: np.ndarray  # (3,)
+    axis_speed_mm_s: np.ndarray  # (3,) planned share
     axis_accel_mm_s2: np.ndarray  # (3,) planned share
 
     @classmethod
     def of_cell(cls, cell: Cell) -> "MotionLimits":
-        """Limits of a cell, accelerations lowered to ``plan_share``."""
+        """Limits of a cell, lowered to what ``plan_share`` leaves to a plan."""
         speed, accel = axis_limits(cell)
         motion = cell.motion
         return cls(

@@ -119,7 +119,8 @@ def _exact(
 def lead_mm(slope: Floats, bend: Floats, speed_mm_s: float, cell: Cell) -> float:
     """Way to full speed: v^2 / 2a, with a what the axes have left beside their bend."""
     axes, share = cell.motion.machine_axes, cell.motion.plan_share
-    v_most = np.array([a.speed for a in axes]) / np.maximum(np.abs(slope), 1e-12)
+    v_most = np.array([a.speed for a in axes]) * cell.motion.speed_share
+    v_most /= np.maximum(np.abs(slope), 1e-12)
     v = min(speed_mm_s, float(v_most.min()))
     left = np.array([a.accel for a in axes]) * share - np.abs(bend) * v * v
     a = float((np.maximum(left, 0.0) / np.maximum(np.abs(slope), 1e-12)).min())
@@ -174,7 +175,7 @@ def make_run(
     ])  # fmt: skip
     axes_of = cell.motion.machine_axes
     bounds = Bounds(
-        np.array([a.speed for a in axes_of]),
+        np.array([a.speed for a in axes_of]) * cell.motion.speed_share,
         np.array([a.accel for a in axes_of]) * cell.motion.plan_share,
         speed_mm_s,
     )
@@ -192,9 +193,8 @@ class TravelBuilder:
         self.n_moves = 0
         self._travel_mm_s = cell.motion.travel_speed_mm_s
         self._lift_mm = cell.motion.travel_lift_mm
-        self._mm_per_deg = np.array(
-            [self._travel_mm_s / a.speed for a in cell.motion.machine_axes[3:]]
-        )
+        turns = np.array([a.speed for a in cell.motion.machine_axes[3:]])
+        self._mm_per_deg = self._travel_mm_s / (turns * cell.motion.speed_share)
         centre, size = np.array(cell.substrate.center_mm), np.array(cell.substrate.size_mm)
         top = cell.substrate.top_mm
         corners = [centre + size * [x, y] / 2 for x in (-1, 1) for y in (-1, 1)]

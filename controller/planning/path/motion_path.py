@@ -81,12 +81,12 @@ class MovePath:
 
 
 def axis_limits(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
-    """Speed and planned acceleration of X, Y, Z: mm/s and mm/s2, (3,) each.
+    """Planned speed and acceleration of X, Y, Z: mm/s and mm/s2, (3,) each.
 
-    Acceleration is the share that leaves room for hold and override by time scaling.
+    The shares that leave room for hold and override by time scaling.
     """
     axes = cell.motion.axes[:3]
-    speed = np.array([a.speed_mm_s for a in axes])
+    speed = np.array([a.speed_mm_s for a in axes]) * cell.motion.speed_share
     accel = np.array([a.accel_mm_s2 for a in axes]) * cell.motion.plan_share
     return speed, accel
 

@@ -26,7 +26,7 @@ PARTS = 12  # lines that an S is made of, for each of its three phases
 
 @dataclass(frozen=True)
 class AxisLimits:
-    """What the axes may do, in axis units; accelerations are the planned share."""
+    """What the axes may do, in axis units; speeds and accelerations are the planned shares."""
 
     steps_per_unit: np.ndarray  # (n,)
     speed: np.ndarray  # (n,)
@@ -46,7 +46,7 @@ class AxisLimits:
         origin = np.array([a.range_mm[0] for a in axes])
         return cls(
             steps_per_unit=per_unit,
-            speed=np.array([a.speed_mm_s for a in axes]),
+            speed=np.array([a.speed_mm_s for a in axes]) * motion.speed_share,
             accel=np.array([a.accel_mm_s2 for a in axes]) * motion.plan_share,
             total_accel_mm_s2=motion.total_accel_mm_s2 * motion.plan_share,
             travel_mm_s=motion.travel_speed_mm_s,
