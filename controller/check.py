@@ -8,12 +8,16 @@ from typing import Any
 
 from controller.config import Cell, Material, load_cell, load_model, read_toml
 from controller.errors import ConfigError, LmdError, RecipeError
+from controller.export import DIALECTS
 from controller.launch import check_devices
+from controller.machine.cell import make_link
+from controller.machine.preflight import link_limits
 from controller.planning.job import job_hash, read_job
 from controller.recipes import Recipe, check_recipe, load_recipe
 from controller.words import refuse_gcode
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.register_map import load_map
+from firmware_bridge.transport import NullPort
 
 # a key that only files of this kind have at top level
 _MARKS = (
@@ -78,9 +82,30 @@ def _check_cell(cell: Cell, path: Path) -> list[str]:
     check_devices(cell, path)
     try:
         recipe, _ = load_recipe(cell.default_recipe)
-        return check_recipe(recipe, cell, f"recipe {cell.default_recipe}", strict=False)
+        found = check_recipe(recipe, cell, f"recipe {cell.default_recipe}", strict=False)
+        return found + link_warnings(cell, path)
     except LmdError as exc:
         raise ConfigError(f"{path}: default_recipe: {exc}") from None
+
+
+def link_warnings(cell: Cell, path: Path) -> list[str]:
+    """What the cell's motion link cannot give. Raises ConfigError for a map or dialect."""
+    motion = cell.motion
+    if motion.dialect is not None and motion.dialect not in DIALECTS:
+        raise ConfigError(
+            f"{path}: motion.dialect: {motion.dialect!r} is not known; there are: "
+            f"{', '.join(DIALECTS)}"
+        )
+    try:
+        link = make_link(cell, NullPort("motion", 0))
+    except BridgeError as exc:
+        raise ConfigError(f"{path}: motion: {exc}") from None
+    warnings = [str(b) for b in link_limits(cell, link)]
+    if not link.abilities.dead_man and not motion.gate_watchdog:
+        warnings.append(
+            f"GATE_WATCHDOG: no emission over link {motion.link!r} without motion.gate_watchdog"
+        )
+    return warnings
 
 
 def check_scenario(path: Path) -> str:

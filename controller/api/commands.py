@@ -17,6 +17,7 @@ from controller.api.view import plain, record_view, view
 from controller.clock import wall_s
 from controller.machine.executor import Executor
 from controller.machine.job import Job, text_hash
+from controller.machine.preflight import link_limits
 from controller.machine.states import State, UnitMode
 
 VIEW_TICKS = 10  # a snapshot or delta every 100 ms of machine time
@@ -217,7 +218,11 @@ class Commands:
     async def _preflight(self, caller: Caller, params: dict[str, Any]) -> Any:
         _only(params, "record_dir", "mode")
         blockers = self.ex.blockers(_folder(params), _mode(params, self.ex.mode))
-        return {"blockers": [{"name": b.name, "text": b.text} for b in blockers]}
+        warnings = link_limits(self.ex.cell, self.ex.link)
+        return {
+            "blockers": [{"name": b.name, "text": b.text} for b in blockers],
+            "warnings": [{"name": b.name, "text": b.text} for b in warnings],
+        }
 
     async def _start(self, caller: Caller, params: dict[str, Any]) -> Any:
         _only(params, "record_dir", "mode", "header")

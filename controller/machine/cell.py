@@ -238,12 +238,16 @@ def link_settings(cell: Cell) -> LinkSettings:
     )
 
 
-def plan_zero_mm(cell: Cell) -> tuple[float, ...]:
+def plan_zero_mm(cell: Cell) -> tuple[float, float, float]:
     """Where the plan's origin is, from the home of each linear axis, mm."""
     motion = cell.motion
-    offsets = zip(motion.work_offset_mm, motion.tool_offset_mm, strict=True)
-    axes = motion.machine_axes[:3]
-    return tuple(work - tool - a.home for (work, tool), a in zip(offsets, axes, strict=True))
+    x, y, z = (
+        work - tool - axis.home
+        for work, tool, axis in zip(
+            motion.work_offset_mm, motion.tool_offset_mm, motion.machine_axes[:3], strict=True
+        )
+    )
+    return x, y, z
 
 
 def make_link(cell: Cell, port: Port, *, own_process: bool = False) -> Link:
@@ -258,7 +262,7 @@ def make_link(cell: Cell, port: Port, *, own_process: bool = False) -> Link:
         from firmware_bridge.grbl_link import GrblLink
         from firmware_bridge.grbl_settings import GrblSettings
 
-        own = GrblSettings(motion.gate_watchdog, motion.s_max or 1000.0, plan_zero_mm(cell)[:3])
+        own = GrblSettings(motion.gate_watchdog, motion.s_max or 1000.0, plan_zero_mm(cell))
         return GrblLink(port, settings, own)
     if motion.link == "supervised":
         from firmware_bridge.supervised_link import SupervisedLink

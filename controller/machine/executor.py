@@ -32,7 +32,8 @@ from controller.machine.journal import Journal, OpenRecord
 from controller.machine.monitor import Monitor, PlanCursor
 from controller.machine.outputs import Outputs
 from controller.machine.overrides import Overrides
-from controller.machine.preflight import free_bytes, preflight
+from controller.machine.preflight import free_bytes, link_limits, preflight
+from controller.machine.programs import PlanLoader
 from controller.machine.snapshot import Blocker
 from controller.machine.states import (
     ACTING,
@@ -49,7 +50,7 @@ from controller.model import Severity
 from controller.planning.path.kinematics import tip_of_steps
 from controller.planning.powder.live import held_flow_g_min
 from firmware_bridge.errors import BridgeError
-from firmware_bridge.link_types import LinkState
+from firmware_bridge.link_types import Link, LinkState
 
 _STANDING = {rule.alarm for rule in RULES}  # alarms with a cause that can be seen to go
 
@@ -66,7 +67,7 @@ class Executor:
         self,
         cell: Cell,
         cell_text: str,
-        link: Any,
+        link: Link,
         devices: CellDevices,
         clock: Clock,
         *,
@@ -83,6 +84,7 @@ class Executor:
         self.cell = cell
         self.cell_hash = text_hash(cell_text)
         self.link = link
+        self.loader = PlanLoader(cell, link)
         self.devices = devices
         self.mode = mode
         self.limits = Limits.of(cell)
@@ -285,6 +287,7 @@ class Executor:
         """Take a job for the next START; only while no build is on its way."""
         if self.state in BUILDING:
             raise StateError(f"a job cannot be loaded in state {self.state.name}")
+        self.loader.prepare(job.plan)
         self.job = job
         self.cursor = PlanCursor(job.plan)
         self.limits = Limits.of(self.cell, *job.recipe.powders)
@@ -300,6 +303,7 @@ class Executor:
             self.cell_hash,
             self.job,
             mode or self.mode,
+            self.link.abilities,
             link_ready=self.link_ready and not link_stale(self.snapshot),
             free_bytes=None if record_folder is None else free_bytes(record_folder),
             present_alarms=tuple(a.alarm.name for a in self.alarms.present()),
@@ -322,8 +326,10 @@ class Executor:
         assert job is not None  # preflight names it otherwise
         self.mode = mode
         self.journal.forget()
+        limits = link_limits(self.cell, self.link)
         if record_folder is not None and self._open_record is not None:
-            entries = {"mode": str(mode), **(header or {})}
+            link = {"kind": self.cell.motion.link, "lacks": {b.name: b.text for b in limits}}
+            entries = {"mode": str(mode), "link": link, **(header or {})}
             record = self._open_record(record_folder, entries, job.path, job.duration_s)
             self.journal.open(record, record_folder)
         self.alarms.reset_first_out()
@@ -334,6 +340,8 @@ class Executor:
         self.overrides.begin()
         self.progress.begin(job.plan)
         self.emit("command", {"what": "start", "who": who, "args": {"job": job.hash}})
+        for limit in limits:
+            self.emit("log", {"level": "warning", "text": str(limit)})
         self.machine.to(State.STARTING, f"start by {who}")
         self._run(sequences.start(self, job))
 

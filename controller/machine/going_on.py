@@ -109,6 +109,7 @@ class Progress:
             powder = Powder(hoppers, (ex.loop_us() - out.powder_set_us) * 1e-6)
         here = np.array(ex.motion.position_steps, dtype=np.int64)
         head, plan = resume_plan(part.plan, at, here, ex.cell, job.recipe, powder=powder)
+        ex.loader.prepare_rest(part.plan, head, plan)
         return Rest(head, plan, at, powder)
 
     def take(self, ex: "Executor", rest: Rest, cause: str) -> None:
@@ -125,8 +126,7 @@ class Progress:
         ex.cursor = PlanCursor(rest.plan, part.base, round(part.shift_s * 1e6), part.first_track)
         if before is not None:
             ex.cursor.layer = before.layer
-        ex.link.load(np.concatenate([p.plan.segments for p in self.parts]))
-        ex.link.start(part.base)
+        ex.link.start(ex.loader.load(self.parts))
 
 
 def why_not(exc: PlanError) -> str:

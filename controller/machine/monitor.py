@@ -168,7 +168,11 @@ class Monitor:
             self.power_short = None
             return
         # the least command of the window: ramps within it are no shortfall
-        self.power_short = reading.power_measured_w < (1.0 - POWER_SHORT) * min(self._window)
+        least_w = min(self._window)
+        if not all(w == w for w in self._window):  # NaN: the machine does not tell its command
+            self.power_short = None
+            return
+        self.power_short = reading.power_measured_w < (1.0 - POWER_SHORT) * least_w
 
     def pyrometer(self, reading: Any) -> None:
         """The pyrometer's reading: a valid temperature ends the unseen emission.

@@ -10,10 +10,12 @@ from controller.machine.job import Job
 from controller.machine.snapshot import Blocker, MachineSnapshot
 from controller.machine.states import UnitMode
 from controller.recipes import check_recipe
+from firmware_bridge.link_types import Abilities, Link
 
 RECORD_BYTES_PER_S = 70_000  # record and trace together, measured
 RECORD_BYTES = 20_000_000  # job, reports, reserve
 AT_START_STEPS = 0  # the first segment counts from the plan's start position
+AT_START = 0.01  # mm or degrees, where positions are told rounded and programs are absolute
 
 
 def preflight(
@@ -23,6 +25,7 @@ def preflight(
     cell_hash: str,
     job: Job | None,
     mode: UnitMode,
+    abilities: Abilities,
     *,
     link_ready: bool,
     free_bytes: int | None,
@@ -40,6 +43,13 @@ def preflight(
 
     if not link_ready:
         no("MOTION_CONFIG", "the motion controller has not confirmed this cell's configuration")
+    if not abilities.dead_man and not cell.motion.gate_watchdog:
+        no(
+            "GATE_WATCHDOG",
+            f"no emission over link {cell.motion.link!r}: nothing shuts the gate when this side "
+            "dies, and the cell file names no watchdog outside of the controller "
+            "(motion.gate_watchdog)",
+        )
     found.extend(emission_blockers(snap, lim))
     for name in present_alarms:
         no("ALARM", f"alarm {name} is present")
@@ -48,7 +58,7 @@ def preflight(
     if job is None:
         no("NO_JOB", "no job is loaded")
     else:
-        _job(found, snap, cell, cell_hash, job, mode)
+        _job(found, snap, cell, cell_hash, job, mode, exact=abilities.exact_position)
         if free_bytes is not None:
             need = RECORD_BYTES + round(RECORD_BYTES_PER_S * job.duration_s)
             if free_bytes < need:
@@ -66,6 +76,8 @@ def _job(
     cell_hash: str,
     job: Job,
     mode: UnitMode,
+    *,
+    exact: bool,
 ) -> None:
     """What speaks against this job on this cell."""
 
@@ -100,9 +112,16 @@ def _job(
         n = len(axes)
         here = snap.motion.position_steps[:n]
         start = tuple(int(v) for v in job.plan.start_steps[:n])
-        if any(abs(a - b) > AT_START_STEPS for a, b in zip(here, start, strict=True)):
+        near = [AT_START_STEPS if exact else AT_START * a.steps_per_unit for a in axes]
+        if any(abs(a - b) > n for a, b, n in zip(here, start, near, strict=True)):
             no("NOT_AT_START", f"the axes stand at {here} steps, the plan starts at {start}: home")
     _powder(found, snap, cell, job)
+
+
+def link_limits(cell: Cell, link: Link) -> tuple[Blocker, ...]:
+    """What the cell's motion link cannot give, by name: no reasons against a start."""
+    kind = cell.motion.link
+    return tuple(Blocker(name.upper(), f"{kind}: {text}") for name, text in link.lacks.items())
 
 
 def _powder(found: list[Blocker], snap: MachineSnapshot, cell: Cell, job: Job) -> None:

@@ -104,7 +104,7 @@ async def until(test: Callable[[], bool], limit_s: float) -> bool:
 
 async def start(ex: "Executor", job: Job) -> None:
     """STARTING: gas, powder path, laser, arm; then EXECUTE. Nothing moves before all stand."""
-    ex.link.load(job.plan.segments)
+    ex.loader.load(ex.progress.parts)
     await must("powder to waste", _to(ex, "powder", lambda d: d.set_diverter(False)), OFF_LIMIT_S)
     for hopper in range(len(ex.cell.powder.hoppers)):
         await must(f"hopper {hopper + 1} off", _flow(ex, hopper, 0.0), OFF_LIMIT_S)

@@ -103,8 +103,10 @@ def pack_row(t_us: int, ex: Any, now_us: int) -> bytes:
         queued = link_state = fault = NAN
     else:
         gate, armed, interlock, segment = m.gate_on, m.armed, m.interlock_ok, m.segment
-        scale, beat, link_ms = m.scale, m.beat_age_us * 1e-3, (now_us - m.received_us) * 1e-3
-        queued, link_state, fault = m.queued, m.state, m.fault
+        scale, link_ms = m.scale, (now_us - m.received_us) * 1e-3
+        beat = m.beat_age_us * 1e-3 if m.beat_age_us >= 0 else NAN  # not every machine tells
+        queued = m.queued if m.queued >= 0 else NAN
+        link_state, fault = m.state, m.fault
     return PACKER.pack(
         t_us, x, y, z, mon.speed_mm_s, power_set_w, mon.commanded_w, power_w,
         gate, emission, armed, interlock, segment, plan_s, layer, track, scale, ex.overrides.power,

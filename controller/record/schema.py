@@ -128,12 +128,13 @@ EVENT_KINDS: Final = (
 #   devices        {role: {"driver", "model", "serial", "firmware", "calibrated"}}
 #   materials      [{"hopper", "powder", "lot", "mass_g"}]
 #   seed, scenario, time ("real" | "virtual" | "null"), plan_hash, calibrations (dict)
+#   link           {"kind", "lacks": {name: sentence}}: the motion link, and what it cannot give
 #   deviations     [str]: what production mode would have refused
 #   resumes        {"record", "content_hash", "started_wall", "restarts"}: the build it goes on with
 HEADER_KEYS: Final = (
     "started_wall", "operator", "cell", "cell_title", "simulated", "mode", "recipe",
     "recipe_sha256", "part", "software", "devices", "materials", "seed", "scenario", "time",
-    "plan_hash", "calibrations", "deviations", "resumes",
+    "plan_hash", "calibrations", "deviations", "resumes", "link",
 )  # fmt: skip
 
 

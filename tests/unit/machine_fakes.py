@@ -21,7 +21,7 @@ from controller.model import LAYER_ROW, TIMELINE_ROW, TRACK_ROW, BuildPlan, Powd
 from controller.recipes import load_recipe
 from firmware_bridge import roles
 from firmware_bridge.errors import DeviceError
-from firmware_bridge.link_types import LinkEvent, MotionStatus
+from firmware_bridge.link_types import SEGMENT_LINK, LinkEvent, MotionStatus
 from firmware_bridge.segments import SEGMENT
 
 START_STEPS = 4000  # where homing leaves the fake's first axis: room for a run-up
@@ -61,6 +61,9 @@ def status(**change: Any) -> MotionStatus:
 
 class FakeLink:
     """Plays segments in time; ``log`` tells what was asked, in order, with the instant."""
+
+    abilities = SEGMENT_LINK
+    lacks: dict[str, str] = {}
 
     def __init__(self, log: list[tuple[int, str]]) -> None:
         self.log = log

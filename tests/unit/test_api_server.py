@@ -121,7 +121,10 @@ async def test_build_from_load_to_result(s):
     c = await s.client()
     told = await c.call("load_job", path=s.job())
     assert told["segments"] == 10
-    assert (await c.call("preflight", record_dir=str(s.folder / "r"))) == {"blockers": []}
+    assert (await c.call("preflight", record_dir=str(s.folder / "r"))) == {
+        "blockers": [],
+        "warnings": [],
+    }
     started = await c.call("start", record_dir=str(s.folder / "r"), header={"seed": 4})
     assert started["state"] == "STARTING"
     ended = await c.call("wait_state", states=["COMPLETE"])

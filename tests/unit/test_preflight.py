@@ -6,9 +6,10 @@ import pytest
 
 from controller.machine.interlocks import Limits
 from controller.machine.job import make_job, text_hash
-from controller.machine.preflight import free_bytes, preflight
+from controller.machine.preflight import free_bytes, link_limits, preflight
 from controller.machine.states import State, UnitMode
 from controller.recipes import load_recipe
+from firmware_bridge.link_types import SEGMENT_LINK
 from tests.unit.machine_fakes import CELL, CELL_TEXT, make_plan, make_test_job
 from tests.unit.test_interlocks import snap
 
@@ -20,10 +21,11 @@ def reasons(*, job=JOB, mode=DEVELOPMENT, snapshot=None, **options):
     found = preflight(
         snapshot or snap(state=State.IDLE),
         Limits.of(CELL, "316L"),
-        CELL,
+        options.pop("cell", CELL),
         text_hash(CELL_TEXT),
         job,
         mode,
+        options.pop("abilities", SEGMENT_LINK),
         **{"link_ready": True, "free_bytes": 10**10, **options},
     )
     assert all(b.text for b in found)
@@ -40,6 +42,36 @@ def test_no_job():
 
 def test_configuration_hash_of_the_firmware():
     assert reasons(link_ready=False) == ["MOTION_CONFIG"]
+
+
+NO_DEAD_MAN = replace(SEGMENT_LINK, dead_man=False, exact_position=False)
+
+
+def test_a_link_without_dead_man_needs_a_watchdog_on_the_gate():
+    assert reasons(abilities=NO_DEAD_MAN) == ["GATE_WATCHDOG"]
+    motion = CELL.motion.model_copy(update={"gate_watchdog": True})
+    watched = CELL.model_copy(update={"motion": motion})
+    assert reasons(abilities=NO_DEAD_MAN, cell=watched) == []
+
+
+def test_what_a_link_lacks_is_told_by_name_and_is_no_reason_against_a_start():
+    class Half:
+        lacks = {"no_trim": "power cannot be trimmed"}
+
+    (told,) = link_limits(CELL, Half())
+    assert (told.name, told.text) == ("NO_TRIM", "lmd_segment: power cannot be trimmed")
+
+
+def test_a_program_may_start_a_rounding_away_from_the_plan_but_no_more():
+    start = tuple(int(v) for v in JOB.plan.start_steps)
+    steps = CELL.motion.axes[0].steps_per_mm
+    for off_steps, wanted in ((round(0.01 * steps), []), (round(0.02 * steps), ["NOT_AT_START"])):
+        place = (start[0] + off_steps, *start[1:])
+        s = snap(state=State.IDLE)
+        s = replace(s, motion=replace(s.motion, position_steps=place))
+        ok = replace(SEGMENT_LINK, exact_position=False)
+        assert reasons(snapshot=s, abilities=ok) == wanted
+        assert reasons(snapshot=s) == ["NOT_AT_START"]
 
 
 def test_job_of_another_cell_file():
