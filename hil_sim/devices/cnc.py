@@ -29,6 +29,7 @@ from hil_sim.devices.cnc_program import (
 from hil_sim.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_VALUE, Block, ModbusError, ModbusTcp
 from hil_sim.firmware import ARMED, FAULT, GATE, HOLD, ROW, SAMPLE, SEGMENT_END, STATE, TRACK_START
 
+STEP_US, UNEVEN_STEP_US = 5_000, 1_000  # of motion: while the feed changes, finer
 CYCLE_US = 4_000  # of the control: its heartbeat counts by it
 GRID_US = 5_000
 HOMING_MM_S = 20.0
@@ -183,7 +184,7 @@ class Cnc:
         return np.frombuffer(bytes(taken), ROW)
 
     def samples(self) -> np.ndarray:
-        """States since the last call: each ms of motion, else when something is asked."""
+        """States since the last call: each step of motion, each change of power."""
         if self._sampled_us != self.now_us:
             self._sample()
         taken, self._samples = self._samples, bytearray()
@@ -216,7 +217,8 @@ class Cnc:
                 target = min(target, self._replies[0][0])
             moving = self._moves()
             if moving:
-                target = min(target, self.now_us - self.now_us % 1000 + 1000)
+                step = STEP_US if self._even() else UNEVEN_STEP_US
+                target = min(target, self.now_us - self.now_us % step + step)
             if self._permitted:
                 target = min(target, max(self._beat_us + self._timeout_us, self.now_us + 1))
                 if self._gate:
@@ -415,6 +417,12 @@ class Cnc:
             return True
         return self.state == FAULTED and self._s > 0.0
 
+    def _even(self) -> bool:
+        """The time scale stays as it is: steps may be long."""
+        if self.state == RUNNING:
+            return self._s == self._override and not self._back
+        return self.state == REFERENCING
+
     def _released(self) -> None:
         """A layer that is waited for may begin."""
         ready = POWDER_READY | GAS_READY
@@ -466,9 +474,13 @@ class Cnc:
         item = self._items[self._k]
         if item.kind == MOVE and self.state != REFERENCING:
             self._row(SEGMENT_END, 0, t_us)
+        before = self._power_w()
         self._k += 1
         self._item_s = 0.0
-        return self._begin(t_us)
+        goes_on = self._begin(t_us)
+        if self._power_w() != before:
+            self._sample(t_us)
+        return goes_on
 
     def _begin(self, t_us: int) -> bool:
         item = self._items[self._k]
@@ -546,10 +558,10 @@ class Cnc:
         at = self.now_us if t_us is None else t_us
         self._rows += _ROW.pack(at, kind, arg, self._line(), self._code(), *self._steps())
 
-    def _sample(self) -> None:
-        self._sampled_us = self.now_us
+    def _sample(self, t_us: int | None = None) -> None:
+        at = self._sampled_us = self.now_us if t_us is None else t_us
         age = min(max(self.now_us - self._beat_us, 0), 0xFFFFFFFF)
         self._samples += _SAMPLE.pack(
-            self.now_us, *self._steps(), self._code(), self._gate, self._permitted,
+            at, *self._steps(), self._code(), self._gate, self._permitted,
             TRACE_STATE[self.state], self._alarm, self._line(), age,
         )  # fmt: skip
