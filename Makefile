@@ -8,7 +8,7 @@ BUILT := .venv/.built
 COMPILED := setup.py $(shell find controller hil_sim firmware_bridge -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -path '*firmware_bridge*' -o -name '*.h' -path '*firmware_bridge*')
 PARTS := examples/blade.stl
 
-.PHONY: setup run test check bench soak docs pictures clean
+.PHONY: setup run test test-arm check check-firmware fuzz bench soak docs pictures clean
 .DEFAULT_GOAL := run
 
 $(READY): pyproject.toml setup.sh
@@ -30,8 +30,21 @@ run: setup
 
 # tests of real time run by themselves: their limits are milliseconds
 test: setup
-	@$(PY) -m pytest -q -n 2 -m "not realtime"
+	@$(PY) -m pytest -q -n 2 -m "not realtime and not arm"
 	@$(PY) -m pytest -q -m realtime
+
+# the firmware on an emulated Cortex-M3; installs compiler and emulator, or says the command
+test-arm: setup check-firmware
+	@$(PY) -m pytest -q -m arm
+
+check-firmware: setup
+	@firmware_bridge/firmware/tools/arm_tools.sh arm
+	@$(MAKE) -s -C firmware_bridge/firmware all check
+
+# FUZZ_SECONDS=60 make fuzz; without clang: own mutations, gcc's sanitizers
+fuzz: setup
+	@firmware_bridge/firmware/tools/arm_tools.sh fuzz || echo "fuzz: no libFuzzer, gcc instead"
+	@$(MAKE) -s -C firmware_bridge/firmware fuzz
 
 check: setup
 	@$(PY) -m ruff check .

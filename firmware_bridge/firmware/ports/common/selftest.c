@@ -15,6 +15,8 @@
 #define JOB 5000u
 #define BEAT_US 20000u
 #define START_PLACE 700
+#define PROBE_AXIS 2u
+#define PROBE_PLACE 3000 /* steps at which the probe touches */
 
 static fw_t fw;
 static selftest_t result;
@@ -67,11 +69,12 @@ void board_power(void *board, uint16_t power)
 bool board_input(void *board, uint32_t input)
 {
     (void)board;
-    bool home = false;
+    bool at_home = false;
     if ((input >= BOARD_IN_SWITCH) && (input < BOARD_IN_SWITCH + FW_AXES)) {
-        home = place[input - BOARD_IN_SWITCH] <= 0;
+        at_home = place[input - BOARD_IN_SWITCH] <= 0;
     }
-    return home || (((inputs >> input) & 1u) != 0u);
+    bool probe = (input == BOARD_IN_PROBE) && (place[PROBE_AXIS] >= PROBE_PLACE);
+    return at_home || probe || (((inputs >> input) & 1u) != 0u);
 }
 
 uint32_t board_encoder(void *board, uint32_t axis)
@@ -223,6 +226,49 @@ static void home(void)
     }
 }
 
+/* Three laws: a straight one, a bent one, one of all its points. */
+static void laws(void)
+{
+    for (uint32_t law = 1; law <= FW_LAWS; law++) {
+        uint32_t n = (law == 3u) ? FW_LAW_POINTS : law + 1u;
+        (void)memset(&frame[8], 0, 104);
+        frame[8] = (uint8_t)law;
+        frame[9] = (uint8_t)n;
+        for (uint32_t i = 0; i < n; i++) {
+            uint8_t *p = fw_put16(&frame[10u + 6u * i], ((i + 1u) * 32768u) / n);
+            (void)fw_put32(p, (i + 1u) * (i + 1u) * 50000u + law * 4000000u);
+        }
+        send_sequenced(FW_LAW, 104);
+    }
+}
+
+/* All axes by hand, then a probe: what the queue does not do. */
+static void by_hand(void)
+{
+    for (uint32_t i = 0; i < 100u; i++) {
+        counter++;
+        uint8_t *p = fw_put32(fw_put32(fw_put32(&frame[8], NONCE), session), counter);
+        p = fw_put32(p, fw.urgent);
+        for (uint32_t k = 0; k < FW_AXES; k++) {
+            bool moves = (k < fw.config.n_axes) && (i < 90u);
+            int32_t most = moves ? (int32_t)fw.config.axis[k].speed : 0;
+            p = fw_put32(p, (uint32_t)((i % 10u == 0u) ? draw_signed(most) : most / 3));
+        }
+        send("any other frame", FW_JOG, 0, 40);
+        run_to(fw.now + 20000u);
+    }
+    home(); /* the probe lies beyond where the axis is now */
+    beat();
+    uint8_t *p = fw_put32(&frame[8], fw.urgent);
+    p = fw_put32(fw_put32(p, PROBE_AXIS), PROBE_PLACE * 2);
+    (void)fw_put32(p, fw.config.axis[PROBE_AXIS].speed / 2u);
+    send_sequenced(FW_PROBE, 16);
+    pass(3000000);
+    mix(&result.state, fw.probe_result);
+    mix(&result.state, (uint32_t)fw.probe_pos);
+    result.probe = fw.probe_result;
+}
+
 static bool last_of_job(void)
 {
     return ((sent + 1u) % JOB == 0u) || (sent + 1u == end_index);
@@ -250,6 +296,8 @@ static void make_segment(uint8_t *q, int64_t *planned)
     uint32_t flags = 0;
     uint32_t kind = draw(100);
     if ((kind < 2u) && !last_of_job()) {
+        d[0] = (int32_t)draw(4); /* law, and a cap on the energy now and then */
+        d[1] = (draw(3) == 0u) ? (int32_t)draw(30000) + 1 : 0;
         uint32_t floor = draw(9000); /* one draw a line: C leaves the order of arguments open */
         uint32_t least = draw(16384);
         put_segment(q, d, 0, floor, least, 0, FW_FLAG_PARAM);
@@ -405,6 +453,7 @@ const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us)
     }
     session = 1;
     home();
+    laws();
     flush();
     arm();
     while ((fw.next_index != end_index) || (fw_queue_count(&fw) > 0u)) {
@@ -417,6 +466,9 @@ const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us)
             break; /* a refused frame or a fault: the hash will tell */
         }
     }
+    send_urgent(FW_DISARM);
+    pass(200000);
+    by_hand();
     hash_state();
     result.t_us = fw.now;
     result.fault = fw.fault;
@@ -430,12 +482,10 @@ const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us)
     return &result;
 }
 
-static void (*sink)(char c);
-
 static void text(const char *s)
 {
     for (const char *p = s; *p != '\0'; p++) {
-        sink(*p);
+        selftest_put(*p);
     }
 }
 
@@ -451,30 +501,30 @@ static void decimal(const char *name, uint64_t value)
         v /= 10u;
     } while (v > 0u);
     text(name);
-    sink('=');
+    selftest_put('=');
     text(&digits[n]);
-    sink('\n');
+    selftest_put('\n');
 }
 
 static void hexadecimal(const char *name, uint64_t value)
 {
     text(name);
-    sink('=');
+    selftest_put('=');
     for (uint32_t i = 0; i < 16u; i++) {
-        sink("0123456789abcdef"[(value >> (60u - 4u * i)) & 15u]);
+        selftest_put("0123456789abcdef"[(value >> (60u - 4u * i)) & 15u]);
     }
-    sink('\n');
+    selftest_put('\n');
 }
 
-void selftest_print(void (*put)(char c))
+void selftest_print(void)
 {
-    sink = put;
     decimal("segments", result.segments);
     decimal("simulated_us", result.t_us);
     decimal("steps", result.steps);
     decimal("gate_edges", result.edges);
     decimal("refused", result.refused);
     decimal("fault", result.fault);
+    decimal("probe", result.probe);
     decimal("queue", FW_QUEUE);
     hexadecimal("outputs", result.outputs);
     hexadecimal("frames", result.frames);

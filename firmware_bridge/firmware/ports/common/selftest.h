@@ -16,6 +16,7 @@ typedef struct {
     uint32_t edges; /* of the gate */
     uint32_t refused; /* UNHOLD while the queue is low, and the like */
     uint32_t fault;   /* at the end of the job: 0 */
+    uint32_t probe;   /* outcome: FW_PROBE_FOUND */
     uint32_t n_counts;
     struct {
         const char *what;
@@ -26,7 +27,8 @@ typedef struct {
 /* Instructions executed, or any count that rises; 0 always where there is none. */
 uint32_t selftest_clock(void);
 const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us);
-/* The result as text, by way of put. */
-void selftest_print(void (*put)(char c));
+/* The result as text. */
+void selftest_print(void);
+void selftest_put(char c); /* where text goes: the port's own */
 
 #endif

@@ -5,25 +5,25 @@
 #define MARK 0xC5C5C5C5u
 #define SPARE 64u /* words below the stack pointer that are left alone */
 
-extern uint32_t port_data_load;
-extern uint32_t port_data_start;
-extern uint32_t port_data_end;
-extern uint32_t port_bss_start;
-extern uint32_t port_bss_end;
-extern uint32_t port_stack_low;
-extern uint32_t port_stack_top;
+extern uint32_t port_data_load[];
+extern uint32_t port_data_start[];
+extern uint32_t port_data_end[];
+extern uint32_t port_bss_start[];
+extern uint32_t port_bss_end[];
+extern uint32_t port_stack_low[];
+extern uint32_t port_stack_top[];
 
 void port_reset(void)
 {
-    const uint32_t *from = &port_data_load;
-    for (uint32_t *to = &port_data_start; to < &port_data_end; to++) {
+    const uint32_t *from = port_data_load;
+    for (uint32_t *to = port_data_start; to != port_data_end; to++) {
         *to = *from;
         from++;
     }
-    for (uint32_t *to = &port_bss_start; to < &port_bss_end; to++) {
+    for (uint32_t *to = port_bss_start; to != port_bss_end; to++) {
         *to = 0;
     }
-    for (uint32_t *to = &port_stack_low; to < cpu_stack() - SPARE; to++) {
+    for (uint32_t *to = port_stack_low; to < cpu_stack() - SPARE; to++) {
         *to = MARK;
     }
     (void)main();
@@ -39,9 +39,9 @@ void port_fault(void)
 
 uint32_t port_stack_used(void)
 {
-    const uint32_t *p = &port_stack_low;
-    while ((p < &port_stack_top) && (*p == MARK)) {
+    const uint32_t *p = port_stack_low;
+    while ((p != port_stack_top) && (*p == MARK)) {
         p++;
     }
-    return (uint32_t)((const uint8_t *)&port_stack_top - (const uint8_t *)p);
+    return (uint32_t)((uintptr_t)port_stack_top - (uintptr_t)p);
 }

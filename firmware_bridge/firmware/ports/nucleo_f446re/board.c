@@ -117,7 +117,7 @@ static uint32_t read_inputs(void)
         {BOARD_IN_LIMIT_HIGH + 2u, 0, 11}, {BOARD_IN_PROBE, 1, 10},
         {BOARD_IN_FOLLOWING, 1, 3},
     };
-    uint32_t level[2] = {REG32(GPIOA + GPIO_IDR), REG32(GPIOB + GPIO_IDR)};
+    const uint32_t level[2] = {REG32(GPIOA + GPIO_IDR), REG32(GPIOB + GPIO_IDR)};
     uint32_t word = 0;
     for (uint32_t i = 0; i < 15u; i++) {
         word |= ((level[PIN[i][1]] >> PIN[i][2]) & 1u) << PIN[i][0];
@@ -241,7 +241,7 @@ static void advance(uint64_t now)
 
 static void take_bytes(void)
 {
-    uint32_t head = chip_rx_at();
+    uint32_t head = chip_rx_at(); /* a register: it moves */
     uint32_t n = (head - rx_at) % RX_SIZE;
     n = (n > RX_A_TURN) ? RX_A_TURN : n;
     if (n > 0u) {

@@ -133,18 +133,22 @@ void port_systick(void)
     fw_run(&fw, now_us());
 }
 
-/* The emulated line waits until the FIFO is read, so no byte is lost. */
+/* The emulated line waits until the FIFO is read, so no byte is lost. The interrupt comes with
+ * the first byte in an empty FIFO only: taken back first, and left when it is empty. */
 void port_uart0(void)
 {
     uint8_t bytes[FIFO];
-    uint32_t n = 0;
-    while ((n < FIFO) && ((REG32(UART0 + UART_FR) & UART_RXFE) == 0u)) {
-        bytes[n] = (uint8_t)REG32(UART0 + UART_DR);
-        n++;
-    }
+    uint32_t n = FIFO;
     REG32(UART0 + UART_ICR) = UART_INT_RX;
-    fw_run(&fw, now_us());
-    fw_rx(&fw, bytes, n);
+    while (n == FIFO) {
+        n = 0;
+        while ((n < FIFO) && ((REG32(UART0 + UART_FR) & UART_RXFE) == 0u)) {
+            bytes[n] = (uint8_t)REG32(UART0 + UART_DR);
+            n++;
+        }
+        fw_run(&fw, now_us());
+        fw_rx(&fw, bytes, n);
+    }
 }
 
 static void bench(uint8_t byte)
@@ -171,11 +175,11 @@ static void bench(uint8_t byte)
 
 void port_uart1(void)
 {
+    REG32(UART1 + UART_ICR) = UART_INT_RX;
     fw_run(&fw, now_us());
     while ((REG32(UART1 + UART_FR) & UART_RXFE) == 0u) {
         bench((uint8_t)REG32(UART1 + UART_DR));
     }
-    REG32(UART1 + UART_ICR) = UART_INT_RX;
 }
 
 static void uart_start(uint32_t uart, uint32_t irq)

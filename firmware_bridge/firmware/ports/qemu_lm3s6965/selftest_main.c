@@ -21,7 +21,7 @@ static void semihost(uint32_t operation, uint32_t argument)
     __asm volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
 }
 
-static void put(char c)
+void selftest_put(char c)
 {
     char byte = c;
     semihost(SYS_WRITEC, (uint32_t)(uintptr_t)&byte);
@@ -29,7 +29,7 @@ static void put(char c)
 
 void port_panic(void)
 {
-    put('!');
+    selftest_put('!');
     semihost(SYS_EXIT, EXIT_ERROR);
 }
 
@@ -51,16 +51,16 @@ int main(void)
     SYST_CVR = 0;
     SYST_CSR = 5;
     const selftest_t *r = selftest_run(N_SEGMENTS, 0);
-    selftest_print(put);
+    selftest_print();
     uint32_t stack = port_stack_used();
     const char name[] = "stack=";
     for (const char *p = name; *p != '\0'; p++) {
-        put(*p);
+        selftest_put(*p);
     }
     for (uint32_t unit = 10000; unit > 0u; unit /= 10u) {
-        put((char)('0' + (char)((stack / unit) % 10u)));
+        selftest_put((char)('0' + (char)((stack / unit) % 10u)));
     }
-    put('\n');
+    selftest_put('\n');
     semihost(SYS_EXIT, (r->segments == N_SEGMENTS) ? EXIT_OK : EXIT_ERROR);
     return 0;
 }

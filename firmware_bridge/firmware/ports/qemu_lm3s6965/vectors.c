@@ -1,7 +1,7 @@
 /* Vector table: 16 of the processor, then the chip's. */
 #include "port.h"
 
-extern uint32_t port_stack_top;
+extern uint32_t port_stack_top[];
 void port_systick(void);
 void port_uart0(void);
 void port_uart1(void);
@@ -28,7 +28,7 @@ void __attribute__((weak)) port_uart1(void)
 }
 
 const vector_t PORT_VECTORS[16 + 8] __attribute__((section(".vectors"), used)) = {
-    {.stack = &port_stack_top},  {.handler = port_reset},  {.handler = port_fault},
+    {.stack = port_stack_top},  {.handler = port_reset},  {.handler = port_fault},
     {.handler = port_fault},     {.handler = port_fault},  {.handler = port_fault},
     {.handler = port_fault},     {.handler = port_fault},  {.handler = port_fault},
     {.handler = port_fault},     {.handler = port_fault},  {.handler = port_fault},
