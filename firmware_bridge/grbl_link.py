@@ -368,8 +368,12 @@ class GrblLink:
         A reset at standstill keeps the position; one in motion does not.
         """
         assert self._loop is not None
-        if self.report.state in ("Run", "Jog", "Hold"):
-            self._write(gp.FEED_HOLD if self.report.state != "Jog" else gp.JOG_CANCEL)
+        if self.report.state == "Jog":
+            self._write(gp.JOG_CANCEL)
+            await self._until(lambda: self.report.state != "Jog", STOP_S)
+        elif self.report.state not in ("Alarm", "Door") and not self._stands():
+            # also when idle: a line that waits in the buffer may begin to move at any moment
+            self._write(gp.FEED_HOLD)
             await self._until(self._stands, STOP_S)
         banner = self._banner = self._loop.create_future()
         self._write(gp.SOFT_RESET)
@@ -384,10 +388,11 @@ class GrblLink:
         await self._until(lambda: bool(self.report.state), ANSWER_S)
 
     def _stands(self) -> bool:
+        """At rest in a hold, from where nothing begins to move by itself."""
         r = self.report
         if r.state == "Hold":
             return r.substate == 0  # 1: still slowing down
-        return r.state in ("Idle", "Alarm") or (r.state == "Door" and r.substate <= 1)
+        return r.state == "Alarm" or (r.state == "Door" and r.substate in (0, 1))
 
     def hold(self, *, now: bool) -> None:
         """Feed hold: at once, or as soon as the axes are seen beyond the track's end."""
@@ -464,6 +469,7 @@ class GrblLink:
             self._pump()
             return
         assert self._loop is not None
+        self._streaming = False
         self._starting = self._loop.create_task(self._start_anew(), name="grblHAL start")
 
     async def _start_anew(self) -> None:

@@ -48,7 +48,7 @@ class GrblHal:
         self.settings = settings_of(cell)
         self.rx_size = rx_bytes
         self.now_us = 0
-        self.out = Output(cell.n_axes)
+        self.out = Output()
         self.parser = Parser()
         axes = cell.axes
         self.steps_per_mm = (axes[0].steps_per_mm, axes[1].steps_per_mm, axes[2].steps_per_mm)
@@ -91,6 +91,7 @@ class GrblHal:
         self._probing = False
         self._probed: tuple[int, int, int] | None = None
         self._pending_alarm = 0
+        self._last_error = 0  # G-code is refused with it until a $ line, an empty one or a reset
         self._say(banner())
         self._say("[MSG:Homing cycle required]")
 
@@ -220,7 +221,7 @@ class GrblHal:
     def _begin_piece(self, at_us: int) -> None:
         piece = self.planner.pieces[0]
         self._piece_end_us = at_us + piece.duration_us
-        self.speed_mm_s = piece.speed
+        self.speed_mm_s = self.planner.pieces[-1].speed  # what is told runs ahead of the steps
         self._outputs()
 
     def _cycle_start(self) -> None:
@@ -378,6 +379,7 @@ class GrblHal:
         self._jogging = self._probing = self.held_dark = False
         self._pending_alarm = 0
         self.spindle_on = False
+        self._last_error = 0
         self.speed_mm_s = 0.0
         self.feed_override = 100
         self.planner.feed_override = 1.0
@@ -441,6 +443,7 @@ class GrblHal:
                     self._say("ok")
                 except GcodeError as exc:
                     self._job = self._wait = None
+                    self._last_error = exc.number
                     if exc.number:
                         self._say(f"error:{exc.number}")
                 continue
@@ -467,12 +470,16 @@ class GrblHal:
         if len(line) > LONGEST_LINE:
             raise GcodeError(11)
         if not line:
+            self._last_error = 0
             return
         if line.startswith("$"):
+            self._last_error = 0
             yield from self._system(line)
             return
         if self.state in (ALARM, JOG, HOMING):
             raise GcodeError(9)
+        if self._last_error:
+            raise GcodeError(self._last_error)
         for action in self.parser.parse(line):
             yield from self._act(action)
 

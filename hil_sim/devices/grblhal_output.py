@@ -6,6 +6,7 @@ read it alike.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,31 +22,27 @@ POWER_FULL = 65535
 MOST_SAMPLES = 4096
 MOST_ROWS = 2000
 MS = 1000
+_PACK = struct.Struct("<Q6iHBBHHII").pack
 
 
 class Output:
     """Rows and samples that the plant has not taken yet."""
 
-    def __init__(self, n_axes: int) -> None:
+    def __init__(self) -> None:
         self._rows: list[tuple] = []
-        self._samples = np.zeros(MOST_SAMPLES, SAMPLE)
-        s = self._samples
-        self._t, self._pos, self._power = s["t_us"], s["pos"], s["power"]
-        self._gate_col, self._armed, self._state = s["gate"], s["armed"], s["state"]
-        self._fault, self._line, self._age = s["fault"], s["segment"], s["beat_age_us"]
-        self._n = 0
+        self._samples: list[bytes] = []
         self.gate = False
         self.power = 0
 
     def room(self, now_us: int, until_us: int) -> int:
         """How far samples fit."""
-        free = MOST_SAMPLES - self._n
+        free = MOST_SAMPLES - len(self._samples)
         return min(until_us, now_us - now_us % MS + free * MS)
 
     @property
     def full(self) -> bool:
         """The plant must take what there is before it goes on."""
-        return self._n >= MOST_SAMPLES - 1 or len(self._rows) >= MOST_ROWS
+        return len(self._samples) >= MOST_SAMPLES - 1 or len(self._rows) >= MOST_ROWS
 
     def row(self, c: GrblHal, kind: int, arg: int) -> None:
         """Something happened now."""
@@ -62,40 +59,60 @@ class Output:
 
     def stand(self, c: GrblHal, from_us: int, to_us: int) -> None:
         """Samples of whole ms in (from, to] while nothing moves."""
-        span = self._span(c, from_us, to_us)
-        if span is not None:
-            self._pos[span, :3] = c.true_steps
+        x, y, z = c.true_steps
+        line, heard_us = max(0, c.parser.line - 1), c.last_byte_us
+        fault = c.alarm if c.alarm != 11 else 0
+        for t in range((from_us // MS + 1) * MS, to_us + 1, MS):
+            self._samples.append(
+                _PACK(
+                    t,
+                    x,
+                    y,
+                    z,
+                    0,
+                    0,
+                    0,
+                    self.power,
+                    self.gate,
+                    c.spindle_on,
+                    c.state,
+                    fault,
+                    line,
+                    t - heard_us,
+                )
+            )
 
     def move(self, c: GrblHal, from_us: int, to_us: int, piece: Piece, start_us: int) -> None:
         """Samples of whole ms in (from, to] within a piece that began at ``start_us``."""
-        span = self._span(c, from_us, to_us)
-        if span is None:
+        first = (from_us // MS + 1) * MS
+        if first > to_us:
             return
-        share = (self._t[span].astype(np.float64) - start_us) / piece.duration_us
-        pos, lost = self._pos, c.lost_steps
-        for k in range(3):
-            a, b = piece.start_steps[k], piece.end_steps[k]
-            pos[span, k] = int(a) + lost[k] if a == b else np.rint(a + (b - a) * share) + lost[k]
-        self._line[span] = max(0, piece.block.line - 1)
-
-    def _span(self, c: GrblHal, from_us: int, to_us: int) -> slice | None:
-        first = from_us // MS + 1
-        count = to_us // MS - first + 1
-        if count <= 0:
-            return None
-        a, b = self._n, self._n + count
-        self._n = b
-        span = slice(a, b)
-        t = np.arange(first * MS, (first + count) * MS, MS, dtype=np.uint64)
-        self._t[span] = t
-        self._power[span] = self.power
-        self._gate_col[span] = self.gate
-        self._armed[span] = c.spindle_on
-        self._state[span] = c.state
-        self._fault[span] = c.alarm if c.alarm != 11 else 0
-        self._line[span] = max(0, c.parser.line - 1)
-        self._age[span] = t - np.uint64(c.last_byte_us)
-        return span
+        (ax, ay, az), (bx, by, bz), (lx, ly, lz) = piece.start_steps, piece.end_steps, c.lost_steps
+        inverse = 1.0 / piece.duration_us
+        dx, dy, dz = (bx - ax) * inverse, (by - ay) * inverse, (bz - az) * inverse
+        power, gate, armed, state = self.power, self.gate, c.spindle_on, c.state
+        line, heard_us = max(0, piece.block.line - 1), c.last_byte_us
+        put = self._samples.append
+        for t in range(first, to_us + 1, MS):
+            s = t - start_us
+            put(
+                _PACK(
+                    t,
+                    round(ax + dx * s) + lx,
+                    round(ay + dy * s) + ly,
+                    round(az + dz * s) + lz,
+                    0,
+                    0,
+                    0,
+                    power,
+                    gate,
+                    armed,
+                    state,
+                    0,
+                    line,
+                    t - heard_us,
+                )
+            )
 
     def take_rows(self) -> np.ndarray:
         """(n,) ROW."""
@@ -105,6 +122,6 @@ class Output:
 
     def take_samples(self) -> np.ndarray:
         """(n,) SAMPLE."""
-        samples = self._samples[: self._n].copy()
-        self._n = 0
+        samples = np.frombuffer(b"".join(self._samples), SAMPLE)
+        self._samples.clear()
         return samples

@@ -283,5 +283,5 @@ def _limit(unit: Triple, most: Triple) -> float:
 def _place(b: Block, left_mm: float) -> Triple:
     """Steps where ``left_mm`` of a block are left; whole ones, rounded up as far as is left."""
     share = left_mm / b.total_mm
-    x, y, z = (round(e - d * share) for e, d in zip(b.end_steps, b.delta, strict=True))
-    return float(x), float(y), float(z)
+    (x, y, z), (dx, dy, dz) = b.end_steps, b.delta
+    return float(round(x - dx * share)), float(round(y - dy * share)), float(round(z - dz * share))

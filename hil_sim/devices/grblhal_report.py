@@ -78,7 +78,10 @@ class Reports:
         x, y, z = c.believed()
         blocks = c.planner.blocks
         line = blocks[0].line if blocks else c.parser.line
-        s_value = c.parser.modal.s_value if c.spindle_on else 0.0
+        pieces = c.planner.pieces
+        s_value = (
+            pieces[-1].power if pieces and c.spindle_on else 0.0
+        )  # as prepared, not as put out
         parts = [
             f"<{name}|MPos:{x / k[0]:.3f},{y / k[1]:.3f},{z / k[2]:.3f}",
             f"|Bf:{c.planner.free},{c.rx_free}",
@@ -99,7 +102,11 @@ class Reports:
         self._until_offset -= 1
         if overrides:
             parts.append(f"|Ov:{c.feed_override},100,100")
-            on = ("C" if c.parser.modal.spindle == 4 else "S") if c.spindle_on else ""
+            on = (
+                ("C" if c.parser.modal.spindle == 4 else "S")
+                if c.spindle_on and not c.held_dark
+                else ""
+            )
             if on or whole:
                 parts.append(f"|A:{on}")
         if whole:
