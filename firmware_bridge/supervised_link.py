@@ -216,14 +216,14 @@ class SupervisedLink:
 
     async def _cycle(self) -> None:
         assert self._loop is not None
-        loop, period_s = self._loop, self._hand.cycle_s
+        loop, period_us = self._loop, round(self._hand.cycle_s * 1e6)
         try:
             while True:
                 wake = self._wake = loop.create_future()
-                due_s = (loop.time() // period_s + 1.0) * period_s
-                timer = loop.call_at(due_s, _awake, wake)
+                begin_us = self._now_us()
+                due_us = (begin_us // period_us + 1) * period_us
+                timer = loop.call_at(due_us * 1e-6, _awake, wake)
                 try:
-                    begin_us = self._now_us()
                     await self._write()
                     await self._read()
                     self.stats.rtt_us = self._now_us() - begin_us
@@ -235,6 +235,8 @@ class SupervisedLink:
         except BridgeError as exc:
             if self._task is not None:  # else closed by ourselves
                 self._fail(str(exc))
+        except Exception as exc:  # whatever it is, the heartbeat must not live on half
+            self._fail(f"{self._port}: {type(exc).__name__}: {exc}")
 
     def _urge(self) -> None:
         """The next exchange begins at once and not at the next cycle."""
