@@ -20,7 +20,8 @@ from controller.config import Cell, find_file, load_cell, parse_model
 from controller.errors import LmdError, PlanError, RecordError, VerifyError
 from controller.model import BuildPlan
 from controller.planning import job_hash
-from controller.planning.rest.parts import Part
+from controller.planning.rest.allowed import against_number, against_stop
+from controller.planning.rest.parts import REST, Part
 from controller.planning.rest.resume import Head, Place, resume_plan
 from controller.recipes import Recipe, check_recipe, parse_recipe
 from controller.record.reader import Record, read_record
@@ -102,38 +103,35 @@ def read_interrupted(folder: Path) -> tuple[Record, BuildPlan, Cell, Recipe]:
 def check_restart(record: Record, recipe: Recipe, now_wall: str) -> int:
     """Number of this restart. Raises RestartRefused naming the key of recipe.restart.
 
+    Beads that were begun in their middle after holds count as well.
     ``lowest_temperature`` is not checked: no device of a cell measures the part at rest.
     """
     restart = recipe.restart
     before = record.header.get("resumes")
-    number = int(before.get("restarts", 0)) + 1 if isinstance(before, dict) else 1
-    if number > restart.most_restarts:
-        raise RestartRefused(
-            f"{record.folder}: restart {number} of this build, the recipe's restart.most_restarts "
-            f"is {restart.most_restarts}"
-        )
-    stop_s = stopped_s(record, now_wall)
-    if stop_s > restart.longest_stop_s:
-        raise RestartRefused(
-            f"{record.folder}: the build stopped {stop_s / 60.0:.0f} min ago, the recipe's "
-            f"restart.longest_stop is {restart.longest_stop_s / 60.0:g} min"
-        )
+    number = int(before.get("restarts", 0)) if isinstance(before, dict) else 0
+    number += 1 + sum(e.data.get("overlap_mm", 0.0) > 0.0 for e in record.of_kind(REST))
+    reason = against_number(restart, number) or against_stop(restart, dark_s(record, now_wall))
+    if reason:
+        raise RestartRefused(f"{record.folder}: {reason}")
     return number
 
 
-def stopped_s(record: Record, now_wall: str) -> float:
-    """Wall time since the end of a record; infinite when the record does not tell.
+def dark_s(record: Record, now_wall: str) -> float:
+    """Wall time since the last light of a record; infinite when the record does not tell.
 
-    A build in virtual time runs faster than its own clock: there the end counts from the start.
+    A hold before the end counts. A build in virtual time runs faster than its own clock: there
+    it is the time since the start.
     """
     try:
         started = datetime.fromisoformat(str(record.header["started_wall"]))
         now = datetime.fromisoformat(now_wall)
     except (KeyError, ValueError):
         return math.inf
-    lasted_s = 0.0
-    if record.header.get("time") == "real" and len(record.telemetry):
-        lasted_s = float(record.telemetry["t_us"][-1] - record.telemetry["t_us"][0]) * 1e-6
+    lasted_s, rows = 0.0, record.telemetry
+    if record.header.get("time") == "real" and len(rows):
+        lit = np.flatnonzero(rows["gate"] > 0.5)
+        last = int(lit[-1]) if len(lit) else 0
+        lasted_s = float(rows["t_us"][last] - rows["t_us"][0]) * 1e-6
     return max((now - started).total_seconds() - lasted_s, 0.0)
 
 

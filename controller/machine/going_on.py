@@ -13,6 +13,7 @@ import numpy as np
 from controller.errors import PlanError
 from controller.machine.monitor import PlanCursor
 from controller.model import BuildPlan
+from controller.planning.rest.allowed import against_number, against_stop
 from controller.planning.rest.parts import REST, Part, next_part, rest_event
 from controller.planning.rest.powder import Powder
 from controller.planning.rest.resume import Head, Place, resume_plan
@@ -39,15 +40,20 @@ class Progress:
     def __init__(self) -> None:
         self.parts: list[Part] = []
         self.told = ""  # how the build was gone on with last
+        self.restarts = 0  # beads begun in their middle, those of builds resumed by this one too
         self._seen: tuple[int, int, int, float] | None = None  # segment, us into it, clock, scale
         # the light's end: newest status before it, and the event's segment and clock
         self._dark: tuple[tuple[int, int, int, float] | None, int, int] | None = None
         self._lit: tuple[int, int] | None = None  # newest status with the gate open
+        self._lit_us = -1  # the loop's time of it
 
     def begin(self, plan: BuildPlan) -> None:
         """A build begins."""
         self.parts, self.told = [Part(plan)], "goes on along the plan"
         self._seen = self._dark = self._lit = None
+        self._lit_us = -1
+        resumes = plan.meta.get("resumes")
+        self.restarts = int(resumes.get("restarts", 0)) if isinstance(resumes, dict) else 0
 
     @property
     def part(self) -> Part:
@@ -59,6 +65,7 @@ class Progress:
         self._seen = (m.segment, m.segment_tick_us, m.device_us, m.scale)
         if m.gate_on:
             self._lit = (m.segment, m.segment_tick_us)
+            self._lit_us = m.received_us
 
     def event(self, event: Any) -> None:
         """An entry of its event log; it comes before the status that knows of it."""
@@ -96,10 +103,13 @@ class Progress:
     def rest(self, ex: "Executor") -> Rest | None:
         """The rest of the build from where it is held; None: no bead is left.
 
-        Raises PlanError when it cannot be gone on with.
+        Raises PlanError when it cannot be gone on with, or the recipe's ``restart`` forbids it.
         """
         out, job = ex.outputs, ex.job
         assert job is not None
+        restart = job.recipe.restart
+        dark_s = (ex.loop_us() - self._lit_us) * 1e-6 if self._lit_us >= 0 else 0.0
+        self._refuse(against_stop(restart, dark_s))
         part, at = self.part, self.place()
         if at.segment >= int(part.plan.tracks["end_segment"].max(initial=0)):
             return None
@@ -109,14 +119,22 @@ class Progress:
             powder = Powder(hoppers, (ex.loop_us() - out.powder_set_us) * 1e-6)
         here = np.array(ex.motion.position_steps, dtype=np.int64)
         head, plan = resume_plan(part.plan, at, here, ex.cell, job.recipe, powder=powder)
+        if head.overlap_mm > 0.0:  # held between beads: nothing is begun in its middle
+            self._refuse(against_number(restart, self.restarts + 1))
         ex.loader.prepare_rest(part.plan, head, plan)
         return Rest(head, plan, at, powder)
+
+    @staticmethod
+    def _refuse(reason: str) -> None:
+        if reason:
+            raise PlanError(reason)
 
     def take(self, ex: "Executor", rest: Rest, cause: str) -> None:
         """Give the rest to the motion controller, which empties its queue and begins it."""
         event = rest_event(self.part, rest.head, rest.at, rest.powder)
         part = next_part(self.part, rest.head, rest.plan)
         self.parts.append(part)
+        self.restarts += rest.head.overlap_mm > 0.0
         laid = f"{rest.head.overlap_mm:.2f} mm before the light's end"
         again = ", with a remelt pass" if rest.head.remelt is not None else ""
         where = laid if rest.head.overlap_mm > 0.0 else "at a bead's beginning"

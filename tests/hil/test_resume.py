@@ -7,6 +7,7 @@ positions while its gate is open.
 
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -218,7 +219,7 @@ def test_powder_reaches_the_bead_that_is_gone_on_with(tmp_path):
     assert nozzle_g_min(out.plant, lays, lays + 500_000) > 0.95 * 6.3
 
 
-def test_unhold_is_refused_while_the_door_is_open(tmp_path):
+def test_unhold_is_refused_while_the_coolant_is_warm(tmp_path):
     async def script(s: Session):
         await s.emitting(1.0)
         await s.call("hold", now=True)
@@ -230,6 +231,30 @@ def test_unhold_is_refused_while_the_door_is_open(tmp_path):
         assert s.ex.state.name == "HELD"
 
     play(tmp_path, script=script)
+
+
+def test_a_door_opened_in_a_hold_ends_the_build_which_only_a_restart_goes_on_with(tmp_path):
+    async def script(s: Session):
+        await s.emitting(1.5)
+        await s.call("hold", now=True)
+        await s.until("HELD")
+        await s.pass_s(1.0)
+        door = s.inject('device="safety"\nlayer="physics"\nkind="door"')
+        await s.until("ABORTED")
+        for command, said in (("unhold", "ABORTED"), ("clear", "DOOR_OPEN|CHAIN_OPEN")):
+            with pytest.raises(StateError, match=said):
+                await s.call(command)
+        s.act(door, False)
+        await s.pass_s(1.0)
+        with pytest.raises(StateError, match="ABORTED"):
+            await s.call("unhold")
+
+    first = play(tmp_path / "one", script=script)
+    assert "DOOR_OPEN" in first.names()
+    # no light from the hold on
+    held = next(t for t, state in first.states if state == "HOLDING")
+    assert first.dark_us(held) <= held + 20_000
+    assert resumed(tmp_path / "one", tmp_path / "out")["state"] == "COMPLETE"
 
 
 # --- stop, and lmd resume --------------------------------------------------------------------
@@ -294,10 +319,47 @@ def test_record_torn_by_a_kill_can_be_resumed(tmp_path):
     assert uncovered_mm(wanted, np.concatenate([before, after])) < 0.03
 
 
-def test_resume_refuses_what_is_complete_and_too_many_restarts(tmp_path):
+def test_resume_refuses_what_is_complete(tmp_path):
     play(tmp_path / "whole")
     with pytest.raises(LmdError, match="COMPLETE"):
         resumed(tmp_path / "whole", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_counts_holds_in_a_bead_as_restarts_and_refuses_too_many(tmp_path):
+    async def script(s: Session):
+        async def held_in_a_bead():
+            lit = 0
+            while lit < 35:  # longer than the remelt pass
+                await s.pass_s(0.01)
+                lit = lit + 1 if s.world.gate_on else 0
+            await s.call("hold", now=True)
+            await s.until("HELD")
+
+        await s.start()
+        for _ in range(3):
+            await held_in_a_bead()
+            await s.call("unhold")
+            await s.until("EXECUTE")
+        await held_in_a_bead()
+        with pytest.raises(StateError, match=r"restart 4 of this build.*most_restarts is 3"):
+            await s.call("unhold")
+        await s.call("stop")
+        await s.until("STOPPED")
+
+    play(tmp_path / "one", script=script)
+    with pytest.raises(LmdError, match=r"restart 4 of this build.*most_restarts is 3"):
+        resumed(tmp_path / "one", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_refuses_a_build_that_was_dark_for_too_long(tmp_path):
+    stopped_build(tmp_path / "one")
+    with (
+        mock.patch("controller.restart.wall_iso", return_value="2099-01-01T00:00:00+00:00"),
+        pytest.raises(LmdError, match=r"no light for .* min.*longest_stop is 20 min"),
+    ):
+        resumed(tmp_path / "one", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

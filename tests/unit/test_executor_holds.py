@@ -1,7 +1,11 @@
 """The supervisor around holds and stops: gas and powder, refusals, what can be gone on from."""
 
 import asyncio
+from dataclasses import replace
 
+import pytest
+
+from controller.errors import StateError
 from controller.model import PowderChannel
 from firmware_bridge.link_types import EventCode, LinkEvent
 from tests.unit.test_executor import bench, order
@@ -154,3 +158,69 @@ async def test_hold_at_the_very_end_of_the_plan_can_still_complete(b):
     b.ex.unhold("test")
     await b.until_state("COMPLETE")
     assert b.alarms() == []
+
+
+def _allow(b, **restart):
+    """Another ``recipe.restart`` for the job under way."""
+    recipe = b.ex.job.recipe
+    changed = recipe.restart.model_copy(update=restart)
+    b.ex.job = replace(b.ex.job, recipe=recipe.model_copy(update={"restart": changed}))
+
+
+@bench
+async def test_hold_longer_than_the_recipe_s_longest_stop_is_not_gone_on_with(b):
+    await b.executing(after_s=0.1)
+    _allow(b, longest_stop_s=5.0)
+    b.ex.hold("test", now=True)
+    await b.until_state("HELD")
+    await asyncio.sleep(5.2)
+    with pytest.raises(StateError, match=r"no light for 0\.1 min.*restart\.longest_stop is 0\.08"):
+        b.ex.unhold("test")
+    assert b.ex.state.name == "HELD"
+    _allow(b, longest_stop_s=6.0)
+    b.ex.unhold("test")
+    await b.until_state("COMPLETE")
+
+
+@bench
+async def test_a_bead_is_begun_in_its_middle_no_more_often_than_the_recipe_s_most_restarts(b):
+    await b.executing(after_s=0.1)
+    _allow(b, most_restarts=1)
+    b.ex.hold("test", now=True)
+    await b.until_state("HELD")
+    b.ex.unhold("test")
+    while not b.link.status.gate_on:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    b.ex.hold("test", now=True)
+    await b.until_state("HELD")
+    with pytest.raises(StateError, match=r"restart 2 of this build.*restart\.most_restarts is 1"):
+        b.ex.unhold("test")
+    assert b.ex.state.name == "HELD"
+
+
+@bench
+async def test_restarts_of_the_records_before_count_too(b):
+    await b.ready()
+    plan = replace(b.ex.job.plan, meta={"resumes": {"restarts": 3}})
+    b.ex.load(replace(b.ex.job, plan=plan))
+    b.ex.start("test", None, b.ex.mode)
+    await b.until_state("EXECUTE")
+    await asyncio.sleep(0.1)
+    b.ex.hold("test", now=True)
+    await b.until_state("HELD")
+    with pytest.raises(StateError, match="restart 4 of this build"):
+        b.ex.unhold("test")
+
+
+@bench
+async def test_a_hold_between_beads_is_no_restart(b):
+    await b.executing(after_s=0.1)
+    _allow(b, most_restarts=0)
+    while b.link.status.gate_on:
+        await asyncio.sleep(0.01)
+    b.ex.progress.event(LinkEvent(b.ex.motion.device_us, EventCode.GATE, 0, 1))
+    b.ex.hold("test", now=True)
+    await b.until_state("HELD")
+    b.ex.unhold("test")
+    await b.until_state("COMPLETE")
