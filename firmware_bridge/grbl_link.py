@@ -546,7 +546,7 @@ class GrblLink:
         if item is None or not error:
             return
         self.stats.refused += 1
-        if item.line >= 0:
+        if item.line >= 0 and self._streaming:  # those behind it get the same error
             self._streaming = False
             self.refusal = (
                 f"{self._port}: SEGMENTS refused: program line {item.line + 1} {item.text!r}: "

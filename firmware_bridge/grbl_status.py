@@ -1,5 +1,7 @@
 """A grblHAL status report as the status of a motion link."""
 
+from collections import deque
+
 from firmware_bridge.grbl_program import GrblProgram
 from firmware_bridge.grbl_protocol import Report
 from firmware_bridge.link_types import (
@@ -10,6 +12,8 @@ from firmware_bridge.link_types import (
     LinkState,
     MotionStatus,
 )
+
+PREPARED_US = 85_000  # that the told feed is ahead of the steps: pieces of 10 ms, 8 to 9 of them
 
 _STATES = {
     "Idle": LinkState.IDLE,
@@ -33,6 +37,15 @@ class StatusMaker:
         self._full_scale_s = full_scale_s
         self.home_mpos_mm: tuple[float, ...] = (0.0,) * len(settings.axes)
         self.homed = False
+        self._feeds: deque[tuple[int, float]] = deque()  # us, mm/min as told
+
+    def _feed_now(self, now_us: int, told_mm_min: float) -> float:
+        """The feed of the steps that go out now, from what was told a while ago."""
+        feeds = self._feeds
+        feeds.append((now_us, told_mm_min))
+        while len(feeds) > 1 and feeds[1][0] <= now_us - PREPARED_US:
+            feeds.popleft()
+        return feeds[0][1]
 
     def status(
         self,
@@ -58,6 +71,7 @@ class StatusMaker:
         elif r.state == "Alarm" and alarm in (0, 11) and not fault:
             state = LinkState.IDLE  # it waits to be homed
         segment, tick_us, tracks, gate, power = -1, 0, 0, False, 0.0
+        feed_now = self._feed_now(now_us, r.feed_mm_min)
         if program is not None:
             segment, tick_us = program.segment_now()
             at = program.at
@@ -66,7 +80,7 @@ class StatusMaker:
             gate = r.state in ("Run", "Hold") and state != LinkState.HELD and s_value > 0.0
             if gate:
                 feed = program.feed_mm_min[at]
-                power = s_value * min(1.0, r.feed_mm_min / feed if feed > 0.0 else 0.0)
+                power = s_value * min(1.0, feed_now / feed if feed > 0.0 else 0.0)
         return MotionStatus(
             now_us,
             state,
