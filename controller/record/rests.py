@@ -13,8 +13,8 @@ from controller.config import Cell
 from controller.errors import RecordError
 from controller.model import BuildPlan
 from controller.planning.rest.figures import segment_energy
+from controller.planning.rest.head import Place, ends_steps
 from controller.planning.rest.parts import REST, Part, parts_of
-from controller.planning.rest.resume import Place, ends_steps
 from controller.recipes import Recipe
 from controller.record.reader import Record
 from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, TICK_S, ticks_of

@@ -16,8 +16,9 @@ import numpy as np
 from controller.config import Cell
 from controller.errors import RecordError
 from controller.model import BuildPlan
+from controller.planning.rest.assemble import assemble
+from controller.planning.rest.head import Head, Place
 from controller.planning.rest.powder import Powder, join_s
-from controller.planning.rest.resume import Head, Place, assemble
 from controller.recipes import Recipe
 from firmware_bridge.segments import SEGMENT
 

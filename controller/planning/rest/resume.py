@@ -11,18 +11,17 @@ delay before the join is told the powder's whole way before it.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from controller.config import Cell
 from controller.errors import PlanError
-from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan, TrackKind
+from controller.model import BuildPlan, TrackKind
 from controller.planning.rest import approach
 from controller.planning.rest.approach import AxisLimits
-from controller.planning.rest.figures import bead_length_mm, rest_figures, segment_energy
-from controller.planning.rest.powder import Powder, join_s, needs_s, rest_timeline
+from controller.planning.rest.assemble import assemble
+from controller.planning.rest.head import Head, Place, ends_steps
+from controller.planning.rest.powder import Powder, needs_s
 from controller.recipes import Recipe
 from firmware_bridge.segments import (
     FLAG_END,
@@ -41,65 +40,6 @@ SAME_SPEED = 24  # start ratios within this of 1 are a constant speed (1/32768)
 LOOK_STEPS, LOOK_ROWS = 200, 64  # over which the direction at the join is averaged
 ROUGH_STEPS = 20  # fewer do not tell a direction
 BEND_STEPS, BEND_SHARE = 1.5, 0.05  # further aside than rounding puts it: a bend
-
-
-@dataclass(frozen=True)
-class Place:
-    """How far a plan was executed: time into a segment. (-1, 0): not begun."""
-
-    segment: int
-    tick_us: int
-
-
-@dataclass(frozen=True)
-class Head:
-    """What comes before the plan's own segments; with the plan it makes the rest."""
-
-    segments: np.ndarray  # (m,) SEGMENT
-    join: int  # the plan's segment at whose start the gate opens again
-    follow: int  # the plan's segment that comes after ``segments``
-    track: int  # the plan's track that is gone on with
-    opens: int  # index into ``segments`` of the join; m when it is the first that follows
-    start_steps: np.ndarray  # (6,)
-    overlap_mm: float  # of bead laid twice; 0 when the track begins anew
-    remelt: tuple[int, int] | None = None  # rows of the pass without powder
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for a record; the segments apart."""
-        return {
-            "join": self.join,
-            "follow": self.follow,
-            "track": self.track,
-            "opens": self.opens,
-            "start_steps": [int(v) for v in self.start_steps],
-            "overlap_mm": self.overlap_mm,
-            "remelt": None if self.remelt is None else list(self.remelt),
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any], segments: np.ndarray) -> "Head":
-        """The reverse of ``as_dict``."""
-        return cls(
-            segments=segments,
-            join=int(data["join"]),
-            follow=int(data["follow"]),
-            track=int(data["track"]),
-            opens=int(data["opens"]),
-            start_steps=np.array(data["start_steps"], dtype=np.int64),
-            overlap_mm=float(data["overlap_mm"]),
-            remelt=None if data["remelt"] is None else tuple(data["remelt"]),
-        )
-
-
-def ends_steps(plan: BuildPlan) -> np.ndarray:
-    """Axis positions before each segment and after the last, (n + 1, 6) int64 steps."""
-    steps = plan.segments["steps"].astype(np.int64)
-    steps[(plan.segments["flags"] & FLAG_PARAM) != 0] = 0  # no motion
-    out = np.empty((len(steps) + 1, steps.shape[1]), dtype=np.int64)
-    out[0] = plan.start_steps
-    np.cumsum(steps, axis=0, out=out[1:])
-    out[1:] += plan.start_steps
-    return out
 
 
 def place_at(plan: BuildPlan, track: int, length_mm: float) -> Place:
@@ -443,98 +383,6 @@ def _check_range(point: np.ndarray, limits: AxisLimits, cell: Cell, track: int) 
 
 def _duration_s(parts: list[np.ndarray]) -> float:
     return float(sum(int(ticks_of(p).sum()) for p in parts)) * TICK_S
-
-
-# --- the rest as a plan ----------------------------------------------------------------------
-
-
-def assemble(
-    plan: BuildPlan, head: Head, cell: Cell, recipe: Recipe, powder: Powder | None = None
-) -> BuildPlan:
-    """The rest as a plan of its own: indices from 0, tracks, layers, timeline and figures."""
-    segments = np.concatenate([head.segments, plan.segments[head.follow :]])
-    moved = head.opens - head.join  # the plan's index + moved = the rest's
-    opens_s = float(ticks_of(segments[: head.opens]).sum()) * TICK_S
-    shift_s = opens_s - join_s(plan, head.join)
-    rows = plan.tracks[head.track :].copy()
-    rows["first_segment"] += moved
-    rows["end_segment"] += moved
-    rows["start_s"] += shift_s
-    rows["end_s"] += shift_s
-    rows["first_segment"][0], rows["start_s"][0] = head.opens, opens_s
-    laid_mm = bead_length_mm(plan, head.track, head.join)
-    cut = min(laid_mm / max(float(rows["length_mm"][0]), 1e-12), 1.0)
-    rows["length_mm"][0] -= laid_mm
-    before = segment_energy(plan.segments, cell.laser.rated_power_w)
-    row = plan.tracks[head.track]
-    whole_j = float(before[int(row["first_segment"]) : int(row["end_segment"])].sum())
-    energy = segment_energy(segments, cell.laser.rated_power_w)
-    left_j = float(energy[head.opens : int(rows["end_segment"][0])].sum())
-    rows["energy_j"][0] *= left_j / whole_j if whole_j > 0.0 else 1.0
-    path, rows = _path(plan, rows, row, cut)
-    if head.remelt is not None:
-        rows = np.concatenate([_remelt_row(rows[0], segments, head.remelt, energy), rows])
-    rest = replace(
-        plan,
-        segments=segments,
-        start_steps=np.array(head.start_steps, dtype=np.int64),
-        tracks=rows,
-        layers=_layers(plan, head, shift_s, 0 if head.remelt is None else 1),
-        timeline=rest_timeline(plan, head.join, opens_s, cell, powder),
-        path_mm=path,
-    )
-    return replace(rest, figures=rest_figures(plan, rest, recipe, cell))
-
-
-def _path(
-    plan: BuildPlan, rows: np.ndarray, whole: np.ndarray, cut: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the beads that are left; the first one's from the join on."""
-    first, n = int(whole["first_point"]), int(whole["n_points"])
-    own = plan.path_mm[first : first + n]
-    if n >= 2 and cut > 0.0:
-        s = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(own, axis=0), axis=1))])
-        at = cut * s[-1]
-        start = np.array([[np.interp(at, s, own[:, k]) for k in range(3)]])
-        own = np.concatenate([start, own[s > at + 1e-9]])
-        if len(own) < 2:
-            own = np.concatenate([start, plan.path_mm[first + n - 1 : first + n]])
-    rows["n_points"][0] = len(own)
-    rows["first_point"] = np.cumsum(rows["n_points"]) - rows["n_points"]
-    return np.concatenate([own, plan.path_mm[first + n :]]), rows
-
-
-def _remelt_row(
-    row: np.ndarray, segments: np.ndarray, where: tuple[int, int], energy: np.ndarray
-) -> np.ndarray:
-    """The pass without powder as a track of its own; it shares the first track's points."""
-    out = np.array([row], dtype=TRACK_ROW)
-    first, end = where
-    ticks = ticks_of(segments)
-    out["first_segment"], out["end_segment"] = first, end
-    out["start_s"] = float(ticks[:first].sum()) * TICK_S
-    out["end_s"] = float(ticks[:end].sum()) * TICK_S
-    out["powder_g_min"] = 0.0
-    out["energy_j"] = float(energy[first:end].sum())
-    speed = segments["end_speed"][first:end].astype(np.float64) / RATIO_ONE
-    out["length_mm"] = float((speed * ticks[first:end]).sum()) * TICK_S * float(row["speed_mm_s"])
-    out["n_points"] = 0
-    return out
-
-
-def _layers(plan: BuildPlan, head: Head, shift_s: float, more: int) -> np.ndarray:
-    """Layers from the one that is gone on with."""
-    layer = int(plan.tracks["layer"][head.track])
-    rows = plan.layers[plan.layers["layer"] >= layer].copy().astype(LAYER_ROW)
-    rows["start_s"] += shift_s
-    rows["end_s"] += shift_s
-    rows["first_track"] += more - head.track
-    if len(rows):
-        rows["start_s"][0] = 0.0
-        gone = max(0, more - int(rows["first_track"][0]))
-        rows["first_track"][0] = 0
-        rows["n_tracks"][0] += more - gone if gone else more
-    return rows
 
 
 __all__ = ["Head", "Place", "Powder", "assemble", "ends_steps", "place_at", "resume_plan"]
