@@ -166,7 +166,7 @@ def test_status_comes_on_whole_10_ms_and_frames_are_numbered():
 
 
 def mutate(rng: random.Random, data: bytes, old: list[bytes]) -> bytes:
-    kind = rng.randrange(6)
+    kind = rng.randrange(7)
     if kind == 0:  # bit flips
         out = bytearray(data)
         for _ in range(rng.choice([1, 1, 2, 3, 8])):
@@ -181,6 +181,8 @@ def mutate(rng: random.Random, data: bytes, old: list[bytes]) -> bytes:
         return rng.choice(old)
     if kind == 4:  # a burst of rubbish
         return rng.randbytes(rng.randrange(1, 40))
+    if kind == 5:  # out of order
+        return rng.choice(old) + data[: rng.randrange(len(data))] + rng.choice(old)
     a = rng.randrange(len(data))  # a byte slipped in
     return data[:a] + rng.randbytes(1) + data[a:]
 
@@ -197,7 +199,13 @@ def campaign(n: int, seed: int) -> int:
     host.flush()
     sent: list[tuple[int, ...]] = []
     at = [0, 0, 0]
-    old: list[bytes] = []
+    # recorded earlier: a jog, a probe, a law, a homing
+    old = [
+        frame("JOG", 0, struct.pack("<IIII6i", NONCE, 1, 1, 0, 9000, 0, 0, 0, 0, 0)),
+        frame("PROBE", NONCE, struct.pack("<IB3xiI", 0, 0, 5000, 1000)),
+        frame("LAW", NONCE + 1, bytes([1, 2, 0, 64, 0, 0, 64, 0]) + bytes(96)),
+        frame("HOME", NONCE, struct.pack("<I", 0)),
+    ]
     done = 0
 
     def give(part: list[bytes], troubled: bool) -> None:
@@ -205,9 +213,14 @@ def campaign(n: int, seed: int) -> int:
         good = frame(
             "SEGMENTS", host.seq, struct.pack("<I", len(sent) - len(part)) + b"".join(part)
         )
+        # one too early: not due even if the good one is taken on the way
+        ahead = struct.pack("<I", len(sent)) + line(1, (3, 3, 3), 1000, flags=0)[0]
+        early = frame("SEGMENTS", host.seq + 2, ahead)
         old.append(good)
         for _ in range(rng.randrange(6) if troubled else 0):
-            host.raw(mutate(rng, rng.choice([good, *old[-20:]]), old[-200:]))
+            host.raw(
+                mutate(rng, rng.choice([good, early, *old[-20:]]), [early, *old[:4], *old[-200:]])
+            )
             done += 1
         host.run_for(10_001)  # silence: a torn beginning is dropped
         host.raw(good)
