@@ -272,10 +272,14 @@ class GrblLink:
         self._homing = True
         try:
             await self._stream.ask("$H", timeout_s)
+        except DeviceError:
+            if self._alarm not in (0, 11):
+                raise DeviceError(
+                    f"{self._port}: homing failed: {gp.alarm_text(self._alarm)}"
+                ) from None
+            raise
         finally:
             self._homing = False
-        if self._alarm:
-            raise DeviceError(f"{self._port}: homing failed: {gp.alarm_text(self._alarm)}")
         self._maker.homed = True
         self._fault = FaultCode.NONE
         self._write(gp.STATUS_ALL)
@@ -569,7 +573,7 @@ class GrblLink:
 
     def _got_banner(self) -> None:
         """The controller starts anew: nothing that was sent before it will be answered."""
-        wanted = self._banner is not None or self._fault == FaultCode.HOST_ABORT
+        wanted = self._banner is not None or self._homing or self._fault == FaultCode.HOST_ABORT
         self._stream.forget(DeviceError(f"{self._port}: the controller was reset"))
         self._streaming = self._armed = False
         if self._banner is not None:

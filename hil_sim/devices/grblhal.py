@@ -394,6 +394,8 @@ class GrblHal:
         self.door = -1
         self._rx.clear()
         self._alarm(number)
+        if 6 <= number <= 9:
+            self._say(banner())  # a homing cycle that fails ends in a reset
         if self.critical:
             self._say("[MSG:Reset to continue]")
 

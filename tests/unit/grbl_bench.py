@@ -96,7 +96,7 @@ class Bench:
 
         async def beat() -> None:
             while True:
-                if self.alive:
+                if self.alive and self.link.status is not None:
                     self.link.token()
                 await asyncio.sleep(0.01)
 
@@ -106,6 +106,7 @@ class Bench:
             try:
                 return await asyncio.wait_for(body, 300.0)
             finally:
+                assert not beats.done(), beats.exception()
                 beats.cancel()
                 self.link.close()
 
