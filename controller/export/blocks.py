@@ -20,7 +20,7 @@ from controller.planning.light.gate import Gates, solve_gates
 from controller.planning.light.power import law_w
 from controller.planning.motion.laws import plan_profile
 from controller.planning.motion.profile import MotionLimits, Profile
-from controller.planning.path.arc_text import arc_middles
+from controller.planning.path.arc_text import bead_moves
 from controller.planning.path.arcs import Arcs
 from controller.planning.path.motion_path import MovePath, Role, build_path
 from controller.recipes import Recipe, parse_recipe
@@ -111,15 +111,10 @@ def source_of(plan: BuildPlan, dialect: str) -> Source:
 
 
 def _tracks(plan: BuildPlan) -> list[Track]:
-    middles = arc_middles(plan)
-    tracks = []
-    for row in plan.tracks:
-        a = int(row["first_point"])
-        b = a + int(row["n_points"])
-        through = None if middles is None else middles[a + 1 : b]
-        tracks.append(Track(int(row["layer"]), TrackKind(int(row["kind"])), plan.path_mm[a:b],
-                            through))  # fmt: skip
-    return tracks
+    return [
+        Track(int(row["layer"]), TrackKind(int(row["kind"])), points, through)
+        for row, (points, through) in zip(plan.tracks, bead_moves(plan), strict=True)
+    ]
 
 
 def _check_same(plan: BuildPlan, path: MovePath, gates: Gates) -> None:

@@ -13,6 +13,7 @@ from controller.planning import quality
 from controller.planning.light.gate import Gates, bead_name
 from controller.planning.light.power import PowerCurve
 from controller.planning.motion.profile import Profile
+from controller.planning.path.arcs import Arcs
 from controller.planning.path.motion_path import MovePath
 from controller.planning.segments import SegmentSet
 from firmware_bridge.segments import TICK_S
@@ -20,19 +21,43 @@ from firmware_bridge.segments import TICK_S
 # deposit below this share of the target volume: the part will not clean up
 LEAST_FILL = 0.95
 MOST_FILL = 1.5
+ARC_SAG_MM = 2e-3  # chords of path_mm leave an arc by no more
 
 
-def path_points(path: MovePath) -> np.ndarray:
-    """Corners of all beads, bead after bead, (n, 3) mm."""
-    spans = zip(path.beads["first_move"], path.beads["end_move"], strict=True)
-    return np.concatenate([path.points_mm[a : b + 1] for a, b in spans])
+def points_between(path: MovePath) -> np.ndarray:
+    """Points that an arc needs between its ends to be followed within ARC_SAG_MM, (n,) int64."""
+    between = np.zeros(len(path.speed_mm_s), dtype=np.int64)
+    if path.through_mm is not None:
+        arcs = Arcs.of(path.points_mm, path.through_mm)
+        step = 2.0 * np.arccos(np.maximum(1.0 - ARC_SAG_MM / arcs.radius_mm, 0.0))
+        between[arcs.move] = np.ceil(arcs.angle / step).astype(np.int64) - 1
+    return between
+
+
+def path_points(path: MovePath, profile: Profile) -> np.ndarray:
+    """Corners of all beads, bead after bead, and points on their arcs, (n, 3) mm."""
+    between = points_between(path)
+    s = profile.move_s_mm
+    out = []
+    for a, b in zip(path.beads["first_move"].tolist(), path.beads["end_move"].tolist(),
+                    strict=True):  # fmt: skip
+        begin = a
+        for move in (a + np.flatnonzero(between[a:b])).tolist():
+            share = np.arange(1, between[move] + 1) / (between[move] + 1)
+            out.append(path.points_mm[begin : move + 1])
+            out.append(profile.curve.tip_at(s[move] + share * (s[move + 1] - s[move])))
+            begin = move + 1
+        out.append(path.points_mm[begin : b + 1])
+    return np.concatenate(out)
 
 
 def track_rows(path: MovePath, gates: Gates, made: SegmentSet, energy_j: np.ndarray) -> np.ndarray:
     """TRACK_ROW of each bead; ``energy_j`` (k,)."""
     beads = path.beads
     rows = np.zeros(len(beads), dtype=TRACK_ROW)
+    more = np.concatenate([[0], np.cumsum(points_between(path))])
     n_points = beads["end_move"] - beads["first_move"] + 1
+    n_points = n_points + more[beads["end_move"]] - more[beads["first_move"]]
     rows["layer"], rows["kind"] = beads["layer"], beads["kind"]
     rows["first_segment"], rows["end_segment"] = made.first_segment, made.end_segment
     rows["start_s"], rows["end_s"] = made.on_tick * TICK_S, made.off_tick * TICK_S

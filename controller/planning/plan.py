@@ -122,7 +122,7 @@ def plan_build(
         tracks=told.track_rows(path, gates, made, energy_j),
         layers=layer_rows,
         timeline=fed.timeline,
-        path_mm=told.path_points(path),
+        path_mm=told.path_points(path, profile),
         figures=figures,
         cell_toml=texts["cell"],
         recipe_toml=texts["recipe"],
@@ -140,7 +140,7 @@ def plan_build(
             "power_law": _power_law(path),
             "priming_dwell_s": float(profile.t_s[int(np.argmax(profile.move >= 0))]),
             "power_resolution_w": quality.power_resolution_w(cell.laser),
-            **arc_meta(path),
+            **arc_meta(path, told.points_between(path)),
         },
     )
     figures["hash"] = job_hash(plan)

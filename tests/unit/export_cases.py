@@ -1,5 +1,6 @@
 """Plans to export, and what a program must do, taken from the job alone."""
 
+import base64
 import itertools
 import math
 from dataclasses import dataclass
@@ -90,12 +91,17 @@ def wanted(plan):
     offset = np.array(cell.motion.work_offset_mm) - np.array(cell.motion.tool_offset_mm)
     places = ends / per_mm + [a.range_mm[0] for a in cell.motion.axes] - offset
     found = []
+    corner = np.ones(len(plan.path_mm), dtype=bool)  # else a point on an arc
+    for a, b, *_ in np.frombuffer(base64.b64decode(plan.meta.get("arcs", ""))).reshape(-1, 5):
+        corner[int(a) + 1 : int(b)] = False
     for row in plan.tracks:
         a, n = int(row["first_point"]), int(row["n_points"])
         first, end = int(row["first_segment"]), int(row["end_segment"])
         own = plan.segments["flags"][first:end]
         assert ((own & (FLAG_GATE | FLAG_PARAM)) != 0).all()
-        found.append(Wanted(plan.path_mm[a : a + n], places[first], places[end], row))
+        found.append(
+            Wanted(plan.path_mm[a : a + n][corner[a : a + n]], places[first], places[end], row)
+        )
     return found
 
 

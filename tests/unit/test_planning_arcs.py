@@ -1,5 +1,7 @@
 """Arcs kept as arcs: geometry by hand, limits by differences, and through a whole plan."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +11,12 @@ from controller.errors import PlanError
 from controller.model import Track, TrackKind
 from controller.planning.motion.laws import plan_profile
 from controller.planning.motion.profile import MotionLimits
+from controller.planning.path.arc_text import bead_moves
 from controller.planning.path.arcs import Arcs, arc_pieces, move_tangents
 from controller.planning.path.motion_path import Role, bead_pieces, build_path
+from controller.planning.rest.resume import place_at, resume_plan
 from tests.unit import planning_cases as cases
+from tests.unit.planning_cases import CELL, RECIPE
 from tests.unit.planning_differences import places_of, worst
 
 NONE = [np.nan] * 3
@@ -240,3 +245,61 @@ def test_lengths_and_tangents_of_moves():
     np.testing.assert_allclose(first[1], [1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(last[1], [-1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(first[2], last[2])
+
+
+def arc_bead():
+    """A line, three quarters of a circle of 5 mm about (150, 150), and a line out of it."""
+    root = math.sqrt(0.5) * 5.0
+    z = cases.TOP_MM + 0.55
+    points = np.array([[148.0, 145, z], [150, 145, z], [145, 150, z], [145, 142, z]])
+    through = np.full((3, 3), np.nan)
+    through[1] = [150 + root, 150 + root, z]
+    return Track(0, TrackKind.HATCH, points, through)
+
+
+@pytest.mark.parametrize("law", ["trapezoid", "friction_circle", "jerk"])
+def test_points_of_a_planned_bead_follow_its_arc(law):
+    made = cases.plan([arc_bead(), cases.track([(140, 160), (150, 160)])], mode=law)
+    row = made.tracks[0]
+    points = made.path_mm[row["first_point"] : row["first_point"] + row["n_points"]]
+    way = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    assert way.sum() == pytest.approx(2.0 + 7.5 * math.pi + 8.0, abs=0.01)
+    assert row["length_mm"] == pytest.approx(way.sum(), abs=0.02)
+    middle = 0.5 * (points[1:-2] + points[2:-1])[:, :2] - 150.0
+    assert np.abs(np.hypot(*middle.T) - 5.0).max() < 0.0021
+    last = made.path_mm[made.tracks[1]["first_point"] :]
+    np.testing.assert_array_equal(last[:, :2], [[140, 160], [150, 160]])
+
+
+@pytest.mark.parametrize("law", ["trapezoid", "friction_circle", "jerk"])
+@pytest.mark.parametrize("laid_mm", [4.0, 14.0, 26.5, 30.0])
+def test_rest_of_an_arc_bead_keeps_to_the_circle_and_its_points_begin_where_the_gate_opens(
+    law, laid_mm
+):
+    made = cases.plan([arc_bead(), cases.track([(140, 160), (150, 160)])], mode=law)
+    here = np.array([56_800, 58_400, 4_300, 0, 0, 0])
+    at = place_at(made, 0, laid_mm)
+    head, rest = resume_plan(made, at, here, CELL, RECIPE, remelt=False)
+    wire = cases.Decoded(rest.segments.tobytes(), tuple(int(v) for v in here))
+    (on_us, off_us), _ = wire.gate_edges_us()
+    places = np.array([wire.at(t)[0][:2] for t in np.linspace(on_us, off_us, 400)]) / 400.0
+    off = np.minimum(
+        np.abs(np.hypot(*(places - 150.0).T) - 5.0),
+        np.minimum(np.abs(places[:, 1] - 145.0), np.abs(places[:, 0] - 145.0)),
+    )
+    assert off.max() < 0.02
+    row = rest.tracks[0]
+    points = rest.path_mm[row["first_point"] : row["first_point"] + row["n_points"]]
+    assert np.abs(points[0, :2] - places[0]).max() < 0.02
+    assert np.abs(points[-1, :2] - [145, 142]).max() == 0.0
+    assert head.overlap_mm >= 2.0 or row["length_mm"] == made.tracks[0]["length_mm"]
+    left = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+    assert left == pytest.approx(row["length_mm"], abs=0.03)
+    # the arcs of the job's text are those of what is left
+    (ends, through), (other, straight) = bead_moves(rest)
+    np.testing.assert_array_equal(other[:, :2], [[140, 160], [150, 160]])
+    assert straight is None or np.isnan(straight).all()
+    arcs = Arcs.of(ends, through)
+    assert len(arcs.move) == (1 if left > 8.1 else 0)
+    np.testing.assert_allclose(arcs.radius_mm, 5.0, atol=1e-6)
+    np.testing.assert_allclose(arcs.centre_mm[:, :2], 150.0, atol=1e-6)

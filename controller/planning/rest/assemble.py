@@ -6,6 +6,8 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan
+from controller.planning.path.arc_text import KEY as ARCS_KEY
+from controller.planning.path.arc_text import cut_arcs
 from controller.planning.rest.figures import bead_length_mm, rest_figures, segment_energy
 from controller.planning.rest.head import Head
 from controller.planning.rest.powder import Powder, join_s, rest_timeline
@@ -36,7 +38,8 @@ def assemble(
     energy = segment_energy(segments, cell.laser.rated_power_w)
     left_j = float(energy[head.opens : int(rows["end_segment"][0])].sum())
     rows["energy_j"][0] *= left_j / whole_j if whole_j > 0.0 else 1.0
-    path, rows = _path(plan, rows, row, cut)
+    path, rows, kept = _path(plan, rows, row, cut)
+    meta = {k: v for k, v in plan.meta.items() if k != ARCS_KEY}
     if head.remelt is not None:
         rows = np.concatenate([_remelt_row(rows[0], segments, head.remelt, energy), rows])
     rest = replace(
@@ -47,14 +50,16 @@ def assemble(
         layers=_layers(plan, head, shift_s, 0 if head.remelt is None else 1),
         timeline=rest_timeline(plan, head.join, opens_s, cell, powder),
         path_mm=path,
+        meta={**meta, **cut_arcs(plan, kept, path)},
     )
     return replace(rest, figures=rest_figures(plan, rest, recipe, cell))
 
 
 def _path(
     plan: BuildPlan, rows: np.ndarray, whole: np.ndarray, cut: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the beads that are left; the first one's from the join on."""
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Points of the beads that are left, the first one's from the join on; rows that know them;
+    the first of the plan's points that is kept."""
     first, n = int(whole["first_point"]), int(whole["n_points"])
     own = plan.path_mm[first : first + n]
     if n >= 2 and cut > 0.0:
@@ -66,7 +71,9 @@ def _path(
             own = np.concatenate([start, plan.path_mm[first + n - 1 : first + n]])
     rows["n_points"][0] = len(own)
     rows["first_point"] = np.cumsum(rows["n_points"]) - rows["n_points"]
-    return np.concatenate([own, plan.path_mm[first + n :]]), rows
+    path = np.concatenate([own, plan.path_mm[first + n :]])
+    begun = 1 if cut > 0.0 and n >= 2 else 0  # the first point is a new one
+    return path, rows, len(plan.path_mm) - len(path) + begun
 
 
 def _remelt_row(
