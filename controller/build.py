@@ -23,6 +23,7 @@ from controller.errors import ApiError, ConfigError, LmdError, PreflightError, R
 from controller.model import BuildPlan
 from controller.planning import write_job
 from controller.record.keys import key_path, make_key
+from controller.record.reader import read_record
 from controller.record.report import write_report
 from controller.record.summary import summarise
 from controller.record.verify import verify_record
@@ -336,13 +337,20 @@ def _conclude(
         "position_error_steps": summary["position_error_steps"],
         "segments_executed": summary["segments_executed"],
         "segments_planned": summary["segments_planned"],
+        "path_check": summary["path_check"],
         "time_ratio": result["time_ratio"],
         "content_hash": closed.get("content_hash"),
         "alarms": summary["alarms"],
         "sealed": verification.ok,
         "problems": list(verification.problems),
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *_link_warnings(folder)],
     }
+
+
+def _link_warnings(folder: Path) -> list[str]:
+    """What the motion link could not give, as the record says."""
+    link = read_record(folder).header.get("link") or {}
+    return [f"{name}: {text}" for name, text in (link.get("lacks") or {}).items()]
 
 
 def new_folder(out: Path, stem: str) -> Path:

@@ -55,7 +55,7 @@ def verify(folder: Folder, json: Json = False) -> None:
 def info(folder: Folder, json: Json = False) -> None:
     """Planned, executed and simulated figures of a record."""
     from controller.record.summary import summarise
-    from controller.terminal import POSITION, print_figures, print_json, print_pairs, steps
+    from controller.terminal import position, print_figures, print_json, print_pairs
 
     where = find_record(folder)
     found = summarise(where)
@@ -66,7 +66,7 @@ def info(folder: Folder, json: Json = False) -> None:
     print()
     print_pairs(
         [
-            ("position error", steps(*(found[key] for key in POSITION))),
+            ("position error", position(found)),
             ("content hash", found["content_hash"] or "- (the record was not closed)"),
         ]
     )

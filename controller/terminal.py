@@ -154,8 +154,15 @@ def print_pairs(pairs: list[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {text}".rstrip())
 
 
-def steps(error: int | None, compared: int | None, expected: int | None) -> str:
-    """The position error and over how many of the planned segments it was seen."""
+def position(found: dict[str, Any]) -> str:
+    """The position error, and over how many segments or places it was seen."""
+    error, compared, expected = (found[key] for key in POSITION)
+    path = found.get("path_check")
+    if path is not None and path["off_path_mm"] is not None:
+        return (
+            f"{path['off_path_mm']:.4f} mm off the path at the most, over {path['places']} places "
+            f"({path['source']}); the machine plans by itself, so nothing is compared to the step"
+        )
     if error is None:
         return "- (nothing was executed, or there is no simulator's trace)"
     step = "step" if error == 1 else "steps"
@@ -169,7 +176,7 @@ def print_build(result: dict[str, Any]) -> None:
     print()
     ratio = result["time_ratio"]
     pairs = [
-        ("position error", steps(*(result[key] for key in POSITION))),
+        ("position error", position(result)),
         ("speed", "-" if ratio is None else f"{ratio:.1f} x real time while depositing"),
         ("alarms", "none" if not result["alarms"] else alarm_line(result["alarms"][0])),
         *[("", alarm_line(alarm)) for alarm in result["alarms"][1:]],

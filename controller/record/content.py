@@ -186,6 +186,8 @@ def _figure_notes(summary: dict[str, Any]) -> list[str]:
             f"Largest position error over {compared} of {summary['segments_planned']} segment "
             f"ends: {error} {'step' if error == 1 else 'steps'} of any axis."
         )
+    elif summary.get("path_check") is not None:
+        notes.append(path_sentence(summary["path_check"]))
     elif compared is not None:
         notes.append("No segment end in the trace: positions cannot be compared.")
     if summary["truth"] is not None:
@@ -197,6 +199,21 @@ def _figure_notes(summary: dict[str, Any]) -> list[str]:
     if summary["time_ratio"] is not None:
         notes.append(f"Simulated time over wall time: {summary['time_ratio']:.1f}.")
     return notes
+
+
+def path_sentence(told: dict[str, Any]) -> str:
+    """What was compared where the machine plans its motion by itself."""
+    if told["off_path_mm"] is None:
+        return "No place with light on is known: positions cannot be compared."
+    text = (
+        f"The machine plans its motion by itself, so positions are not compared to the step: "
+        f"{told['places']} places with the gate open ({told['source']}, one each 10 ms) are at "
+        f"most {told['off_path_mm']:.4f} mm from the planned path (tolerance "
+        f"{told['tolerance_mm']:.4f} mm)"
+    )
+    if told["unlit_mm"] is not None:
+        text += f"; no planned place of a bead is further than {told['unlit_mm']:.2f} mm from one"
+    return text + "."
 
 
 def _groups(
@@ -233,6 +250,10 @@ def _groups(
     if deviations:
         rows = [(str(k + 1), str(text)) for k, text in enumerate(deviations)]
         groups.append(("Deviations from the approved set", rows))
+    link = h.get("link") or {}
+    if link.get("lacks"):
+        lacks = [(str(k).lower().replace("_", " "), str(v)) for k, v in link["lacks"].items()]
+        groups.append(("What the motion link cannot give", lacks))
     materials = [
         (f"Hopper {m.get('hopper', k + 1)}",
          f"{m.get('powder', '?')}, lot {m.get('lot', '?')}"

@@ -17,7 +17,7 @@ from controller.errors import LmdError, RecordError
 from controller.model import BuildPlan
 from controller.planning.rest.parts import Part
 from controller.recipes import Recipe, parse_recipe
-from controller.record import rests
+from controller.record import path_check, rests
 from controller.record import schema as s
 from controller.record.reader import Record, Trace, read_record, read_trace
 from firmware_bridge.segments import ticks_of
@@ -74,7 +74,9 @@ def truth(trace: Trace, plan: BuildPlan | None = None, parts: Sequence[Part] = (
     """The figures of a simulator's trace.
 
     ``duration_s`` runs from the start of the first segment to the end of the last, exact to
-    the microsecond; ``layers`` counts those with a track executed to its end.
+    the microsecond; ``layers`` counts those with a track executed to its end. Of a controller
+    that plans by itself both come from the trace's rows each 10 ms: from the first to the last
+    one, armed, that moved, and layers at whose height light was on.
     """
     plant, ends = trace.rows("plant"), trace.rows("segment_ends")
     figures: Figures = dict.fromkeys(FIGURES)
@@ -84,7 +86,10 @@ def truth(trace: Trace, plan: BuildPlan | None = None, parts: Sequence[Part] = (
         figures["energy_j"] = float(last["energy_j"])
         figures["powder_g"] = float(last["fed_g"] + last["wasted_g"])
         figures["deposited_g"] = float(last["deposited_g"])
-    if len(ends):
+    cell = cell_of(plan)
+    if cell is not None and plan is not None and not plays_segments(cell):
+        figures |= path_check.time_and_layers(plant, plan, cell)
+    elif len(ends):
         first_us = 0
         if plan is not None:
             first = int(ends["segment"][0])
@@ -94,6 +99,11 @@ def truth(trace: Trace, plan: BuildPlan | None = None, parts: Sequence[Part] = (
             figures["layers"] = rests.layers_done(parts or [Part(plan)], numbers)
         figures["duration_s"] = float(ends["t_us"][-1] - ends["t_us"][0] + first_us) * 1e-6
     return figures
+
+
+def plays_segments(cell: Cell) -> bool:
+    """Whether the cell's motion controller plays the plan's own segments."""
+    return cell.motion.link == "lmd_segment"
 
 
 def position_error_steps(
@@ -159,7 +169,9 @@ def summarise(folder: Path, plan: BuildPlan | None = None) -> dict[str, Any]:
 
     ``plan`` is read from the folder's job when not given. Keys: state, content_hash,
     planned, executed, truth, deviations_pct {executed, truth}, position_error_steps,
-    segments_executed, segments_planned, resumptions, time_ratio, alarms, complete.
+    segments_executed, segments_planned, resumptions, time_ratio, alarms, complete, path_check.
+    With a controller that plans by itself there are no segments to compare: those three are
+    None, and ``path_check`` (None otherwise) compares places with the path in mm.
     """
     record = read_record(folder)
     if plan is None:
@@ -176,8 +188,11 @@ def summarise_parts(record: Record, plan: BuildPlan | None, trace: Trace | None)
     plan_figures = planned(plan, record, parts) if plan is not None else dict.fromkeys(FIGURES)
     done = executed(record, plan)
     true = truth(trace, plan, parts) if trace is not None else None
-    error = compared = expected = None
-    if trace is not None and plan is not None:
+    error = compared = expected = path = None
+    cell = cell_of(plan)
+    if cell is not None and not plays_segments(cell):
+        path = path_check.check_path(record, trace, parts, cell)
+    elif trace is not None and plan is not None:
         error, compared, expected = position_error_steps(trace, plan, parts)
     data = (record.final or {}).get("data") or {}
     return {
@@ -194,6 +209,7 @@ def summarise_parts(record: Record, plan: BuildPlan | None, trace: Trace | None)
         "position_error_steps": error,
         "segments_executed": compared,
         "segments_planned": expected,
+        "path_check": path,
         "resumptions": max(len(parts) - 1, 0),
         "time_ratio": data.get("time_ratio"),
         "alarms": alarms(record),
