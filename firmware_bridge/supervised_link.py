@@ -454,6 +454,11 @@ class SupervisedLink:
         """The program stands before a layer that is not released."""
         return self._is(ControlState.WAITING)
 
+    @property
+    def in_bead(self) -> bool:
+        """The program is where it wants the gate open: held here, a bead is broken off."""
+        return self._told(Told.GATE_REQUESTED)
+
     # --- the program ------------------------------------------------------------------
 
     def load_program(

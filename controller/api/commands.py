@@ -22,6 +22,7 @@ from controller.machine.states import State, UnitMode
 
 VIEW_TICKS = 10  # a snapshot or delta every 100 ms of machine time
 LONGEST_ADVANCE_S = 3600.0
+AFTER_LOAD_S = 0.15
 SETTLE_US = 300_000  # of machine time that a command to a device at rest is given
 
 ReadJob = Callable[[Path], Job]
@@ -211,6 +212,10 @@ class Commands:
         _only(params, "path")
         self.ex.load(self._read_job(Path(_text(params, "path"))))
         assert self.ex.job is not None
+        if not self._loop.virtual:
+            # reading and exporting took their time in one go: what is known of the machine is
+            # old for a moment, and a start right behind would be refused for that
+            await asyncio.sleep(AFTER_LOAD_S)
         if self.api is not None:
             self.api.push_view()
         return plain(self.ex.job.as_dict())

@@ -58,6 +58,7 @@ _ON_PATH = BUILDING - {State.STARTING}
 
 TICK_S = 0.01
 LATE_MS = 50.0
+LATE_TICKS = 4  # at rest, until a link that asks and waits has heard again
 
 
 class Executor:
@@ -111,6 +112,7 @@ class Executor:
         self.on_tick: list[Callable[[], None]] = []
         self.on_rest: list[Callable[[], None]] = []  # each tick at which nothing goes on
         self.n_ticks = self.n_late = 0
+        self._settled_n = 0
 
         self._n = 0
         self._handle: asyncio.Handle | None = None
@@ -191,7 +193,11 @@ class Executor:
                 if self.machine.state in _ON_PATH or self.activity:
                     self.raise_alarm("TICK_LATE", f"{late_ms:.0f} ms")
                     self.alarms.clear("TICK_LATE")
-            self._control(round(now_s * 1e6), n, judge=late_ms <= LATE_MS)
+            late = late_ms > LATE_MS
+            if late:
+                self._settled_n = n + LATE_TICKS
+            settled = n >= self._settled_n or self.machine.state in _ON_PATH
+            self._control(round(now_s * 1e6), n, judge=settled and not late)
         except Exception as exc:
             # whatever it is, the machine must not go on without a supervisor
             self.raise_alarm("SUPERVISOR_ERROR", f"{type(exc).__name__}: {exc}")

@@ -113,6 +113,8 @@ class Progress:
         part, at = self.part, self.place()
         if at.segment >= int(part.plan.tracks["end_segment"].max(initial=0)):
             return None
+        if not ex.link.abilities.resume_in_bead and not getattr(ex.link, "in_bead", True):
+            return None  # between beads the machine's own program simply goes on
         hoppers = out.hopper_set_g_min
         powder = None
         if any(hoppers):  # else the rest's timeline brings it back

@@ -38,6 +38,7 @@ STORE_UNIT, STORE_END = 2, 0xFFFF
 BUSY = 6
 POWER_FULL = 65535
 LEAST_SCALE = 1e-3
+LEAST_REACH_S = 1e-3  # no change of the feed is more sudden
 LEAST_OVERRIDE, GREATEST_OVERRIDE = 0.1, 1.2
 
 # our words, their words
@@ -130,7 +131,6 @@ class Cnc:
             cell.total_accel_mm_s2 * cell.plan_share,
         )
         self._share = cell.plan_share
-        self._reach_s = max(a.speed_mm_s / a.accel_mm_s2 for a in axes)
         self._rated_w = cell.rated_power_w
         self._timeout_us = cell.heartbeat_timeout_us
         self._longest_us = cell.longest_emission_us
@@ -444,7 +444,9 @@ class Cnc:
         if self.state in (HOLDING, FAULTED):
             goal = 0.0
         s = self._s
-        rate = max(1.0 - self._share * s * s, 1.0 / 64) / self._reach_s
+        item = self._items[self._k]
+        reach_s = item.speed(self._item_s) * self._share / max(item.accel, 1.0)
+        rate = max(1.0 - self._share * s * s, 1.0 / 64) / max(reach_s, LEAST_REACH_S)
         step = rate * (target_us - at_us) * 1e-6
         after = min(goal, s + step) if goal > s else max(goal, s - step)
         if self._back and after >= goal:

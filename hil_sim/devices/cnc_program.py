@@ -76,6 +76,15 @@ class Item:
         t_s -= self.t_flat
         return min(up + (self.v_top - 0.5 * self.accel * t_s) * t_s, self.length_mm)
 
+    def speed(self, t_s: float) -> float:
+        """Nominal speed so long after the item began, mm/s."""
+        if self.kind != MOVE:
+            return 0.0
+        if t_s < self.t_up:
+            return self.v_in + self.accel * t_s
+        down_s = t_s - self.t_up - self.t_flat
+        return self.v_top if down_s <= 0.0 else max(0.0, self.v_top - self.accel * down_s)
+
     def at(self, way_mm: float) -> tuple[float, ...]:
         """The point on the path."""
         share = way_mm / self.length_mm

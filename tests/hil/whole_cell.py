@@ -38,22 +38,24 @@ def build(part: Path, out: Path, **wish: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def started_build(part: Path, folder: Path, *, time_mode: str) -> Iterator[dict[str, Any]]:
+def started_build(
+    part: Path, folder: Path, *, time_mode: str, cell: str = "sim"
+) -> Iterator[dict[str, Any]]:
     """A build that has just been started on a cell of its own processes.
 
     Yields server, simulator ready line, client, record folder and run folder; ends every
     process by its id.
     """
-    cell_path = find_file("cells", "sim")
-    cell, _ = load_cell("sim")
+    cell_path = find_file("cells", cell)
+    model, _ = load_cell(cell)
     run_dir = launch.short_run_dir()
-    plan = prepare_plan(part)
+    plan = prepare_plan(part, cell=cell)
     job = run_dir / "job.lmdjob"
     write_job(plan, job)
     record = folder / "record"
     record.mkdir(parents=True)
     with running_cell(
-        cell_path, cell, run_dir, time_mode=time_mode, trace_dir=record, seed=3
+        cell_path, model, run_dir, time_mode=time_mode, trace_dir=record, seed=3
     ) as server:
         told = json.loads((run_dir / "server.json").read_text())
         simulator = json.loads((run_dir / "simulator.json").read_text())
