@@ -35,6 +35,15 @@ class Axis(Strict):
     range_mm: list[u.Mm] = Field(alias="range", min_length=2, max_length=2)
     speed_mm_s: u.MmPerS = Field(alias="speed", gt=0)
     accel_mm_s2: u.MmPerS2 = Field(alias="acceleration", gt=0)
+    # an encoder that the motion controller compares with its steps, and what it may miss
+    encoder_per_mm: u.PerMm | None = Field(default=None, alias="encoder", gt=0)
+    lost_steps: int | None = Field(default=None, ge=1, le=65535)
+
+    @model_validator(mode="after")
+    def _encoder_has_a_bound(self) -> "Axis":
+        if (self.encoder_per_mm is None) != (self.lost_steps is None):
+            raise ValueError(f"axis {self.name}: encoder and lost_steps belong together")
+        return self
 
 
 class RotaryAxis(Strict):
@@ -126,6 +135,10 @@ class Motion(Strict):
     )
     axes: list[Axis] = Field(min_length=3, max_length=3)
     rotary: list[RotaryAxis] = Field(default_factory=list, max_length=3)
+    # inputs of the motion controller that are wired: ends of axes such as "X-", "X+"
+    limit_switches: list[str] = Field(default_factory=list, max_length=12)
+    following_error_input: bool = False
+    probe_input: bool = False
 
     @property
     def speed_share(self) -> float:
@@ -170,6 +183,13 @@ class Motion(Strict):
             if axis.range_mm[0] >= axis.range_mm[1]:
                 raise ValueError(f"axis {axis.name}: range {axis.range_mm} mm is empty")
         self._link_has_its_keys()
+        ends = {f"{a.name}{end}" for a in (*self.axes, *self.rotary) for end in "-+"}
+        for name in self.limit_switches:
+            if name not in ends:
+                raise ValueError(
+                    f"limit_switches {name!r} is no end of an axis, one of: "
+                    f"{', '.join(sorted(ends))}"
+                )
         rotary = tuple(a.name for a in self.rotary)
         if rotary not in ROTARY_AXES[self.kinematics]:
             wanted = " or ".join(", ".join(n) or "none" for n in ROTARY_AXES[self.kinematics])

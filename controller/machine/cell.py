@@ -226,15 +226,30 @@ def make_drivers(cell: Cell, ports: Mapping[str, Port]) -> dict[str, Any]:
 
 def link_settings(cell: Cell) -> LinkSettings:
     """What the motion controller must agree on, from the cell file."""
+    motion = cell.motion
+    counts = [(a.encoder_per_mm or 0.0, a.lost_steps or 0) for a in motion.axes]
+    counts += [(0.0, 0)] * len(motion.rotary)
     return LinkSettings(
         axes=tuple(
-            AxisSettings(a.steps_per_unit, a.speed, a.accel, a.least - a.home, a.most - a.home)
-            for a in cell.motion.machine_axes
+            AxisSettings(
+                a.steps_per_unit,
+                a.speed,
+                a.accel,
+                a.least - a.home,
+                a.most - a.home,
+                limit_low=f"{a.name}-" in motion.limit_switches,
+                limit_high=f"{a.name}+" in motion.limit_switches,
+                encoder_per_mm=encoder,
+                lost_steps=lost,
+            )
+            for a, (encoder, lost) in zip(motion.machine_axes, counts, strict=True)
         ),
         total_accel_mm_s2=cell.motion.total_accel_mm_s2,
         plan_share=cell.motion.plan_share,
         longest_emission_s=cell.laser.longest_emission_s,
         heartbeat_timeout_s=cell.motion.heartbeat_timeout_s,
+        following_error_input=motion.following_error_input,
+        probe_input=motion.probe_input,
     )
 
 

@@ -77,6 +77,16 @@ def test_every_mistake_of_a_file_is_named_with_line_and_key(cell_text):
         ),
         ('"lmd_segment"', '"grblhal"\ns_max = 0.0', "greater than 0"),
         ('kinematics = "xyz"', 'kinematics = "xyz_ac_table"', "needs motion.rotary axes A, C"),
+        (
+            'kinematics = "xyz"',
+            'kinematics = "xyz"\nlimit_switches = ["W-"]',
+            "'W-' is no end of an axis",
+        ),
+        (
+            'steps = "400 1/mm"',
+            'steps = "400 1/mm"\nencoder = "200 1/mm"',
+            "encoder and lost_steps belong together",
+        ),
     ],
 )
 def test_cells_that_make_no_sense_are_refused(cell_text, old, new, words):

@@ -101,3 +101,26 @@ def test_missing_file_and_bad_toml_are_named(tmp_path):
 def test_alloy_with_an_oxygen_limit_means_a_purged_chamber(tmp_path):
     path = changed(tmp_path, 'powder = "316L"', 'powder = "Ti-6Al-4V"')
     assert load(path).inert_chamber
+
+
+def test_host_and_simulator_agree_on_switches_encoder_and_inputs(tmp_path):
+    """Two builders of the blob, one file: with other bytes no arming would be possible."""
+    from controller.config import load_cell
+    from controller.machine.cell import link_settings
+
+    text = CELL.read_text()
+    for old, new in (
+        ('kinematics = "xyz"', 'kinematics = "xyz"\nlimit_switches = ["X-", "Z+"]\n'
+         "probe_input = true\nfollowing_error_input = true"),
+        ('name = "Y"', 'name = "Y"\nencoder = "200 1/mm"\nlost_steps = 20'),
+    ):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / "wired.toml"
+    path.write_text(text)
+    blob = config_blob(load(path))
+    assert link_settings(load_cell(str(path))[0]).config_blob() == blob
+    assert blob != config_blob(load(CELL))
+    assert blob[3] == 3  # following error and probe
+    # bit k: low end of axis k in use, bit 8 + k: high end
+    assert int.from_bytes(blob[20:22], "little") == 1 | 1 << 10
