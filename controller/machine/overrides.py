@@ -6,7 +6,7 @@ approximated: what the motion controller or a device cannot do exactly is refuse
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,7 +51,10 @@ class Overrides:
         if reason and (what != "speed" or value >= least):
             raise StateError(f"{name} {value:g} refused: {reason}")
         old = getattr(self, what)
-        ex.emit("override", {"what": what, "old": old, "new": value, "who": who})
+        told: dict[str, Any] = {"what": what, "old": old, "new": value, "who": who}
+        if what == "powder":
+            told["from_s"] = self._rescale(ex, value / old)
+        ex.emit("override", told)
         if what == "speed":
             if value < least:
                 if ex.state in _HOLDABLE:
@@ -60,11 +63,10 @@ class Overrides:
             ex.link.override(value)
         elif what == "power":
             ex.link.trim(value)
-        else:
-            self._rescale(ex, value / old)
         setattr(self, what, value)
 
-    def _rescale(self, ex: "Executor", factor: float) -> None:
+    def _rescale(self, ex: "Executor", factor: float) -> float:
+        """Another timeline from now on; the part's own time of its first command, s."""
         cursor, part = ex.cursor, ex.progress.part
         assert cursor is not None
         from_s = cursor.plan_us * 1e-6 - part.shift_s + LEAD_S
@@ -74,6 +76,7 @@ class Overrides:
         cursor.retime(plan)
         for text in changed.warnings:
             ex.emit("log", {"level": "warning", "text": text})
+        return from_s
 
     def tick(self, ex: "Executor") -> None:
         """Each control tick of a build: a trim lives on."""

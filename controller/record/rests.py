@@ -14,7 +14,7 @@ from controller.errors import RecordError
 from controller.model import BuildPlan
 from controller.planning.rest.figures import segment_energy
 from controller.planning.rest.head import Place, ends_steps
-from controller.planning.rest.parts import REST, Part, parts_of
+from controller.planning.rest.parts import OVERRIDE, REST, Part, parts_of
 from controller.recipes import Recipe
 from controller.record.reader import Record
 from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, TICK_S, ticks_of
@@ -26,8 +26,8 @@ def parts_of_record(
     record: Record, plan: BuildPlan, cell: Cell | None, recipe: Recipe | None
 ) -> list[Part]:
     """The parts of a recorded build. Raises RecordError when a rest cannot be made again."""
-    events = [e.data for e in record.of_kind(REST)]
-    if not events:
+    events = [e.data for e in record.of_kind(REST, OVERRIDE)]
+    if not any("what" not in e or "from_s" in e for e in events):
         return [Part(plan)]
     if cell is None or recipe is None:
         raise RecordError(

@@ -106,7 +106,7 @@ TELEMETRY_TYPE: Final = "lmd_msgs/msg/Telemetry"
 #   state     {"old", "new", "cause"}
 #   alarm     {"code", "name", "severity", "text", "action"}: raised
 #   alarm_ack / alarm_clear {"code", "name", "who"}
-#   override  {"what" speed|power|powder, "old", "new", "who"}
+#   override  {"what" speed|power|powder, "old", "new", "who", "from_s": plan time, of powder}
 #   command   {"what", "who", "args"}: a command of an operator or client, and its answer
 #   layer     {"layer"}: first track of a layer has begun
 #   hold / resume {"cause", "segment"}

@@ -15,7 +15,9 @@ import numpy as np
 from controller.config import Cell, parse_model
 from controller.errors import LmdError, RecordError
 from controller.model import BuildPlan
+from controller.planning.powder.line import lines_of
 from controller.planning.rest.parts import Part
+from controller.planning.rest.powder import masses_g
 from controller.recipes import Recipe, parse_recipe
 from controller.record import path_check, rests
 from controller.record import schema as s
@@ -33,7 +35,12 @@ def planned(plan: BuildPlan, record: Record | None = None, parts: Sequence[Part]
     cell = cell_of(plan)
     if record is not None and len(parts) > 1 and cell is not None:
         return rests.planned_of_parts(plan, parts, record, cell.laser.rated_power_w)
-    return {key: plan.figures.get(key) for key in FIGURES}
+    figures: Figures = {key: plan.figures.get(key) for key in FIGURES}
+    recipe = recipe_of(plan)
+    if cell is not None and recipe is not None and parts and parts[0].plan is not plan:
+        fed, laid = masses_g(parts[0].plan, cell)  # the powder was overridden
+        figures |= {"powder_g": sum(fed), "deposited_g": recipe.catchment * laid}
+    return figures
 
 
 def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
@@ -41,7 +48,7 @@ def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
 
     ``duration_s`` runs from the first to the last row in EXECUTE, holds included.
     ``powder_g`` is all that the feeders measured, to nozzle and waste, as the plan counts it;
-    ``deposited_g`` the part of it that arrives at the nozzle, after the transport delay, with
+    ``deposited_g`` the part of it that arrives at the nozzle, after its hopper's delay, with
     the gate open, times the recipe's catchment: an estimate, None without the job.
     """
     rows = record.telemetry
@@ -51,10 +58,15 @@ def executed(record: Record, plan: BuildPlan | None = None) -> Figures:
     gate = _known(rows["gate"])
     running = np.flatnonzero(rows["state"] == s.STATE_EXECUTE)
     cell, recipe = cell_of(plan), recipe_of(plan)
-    delay_s = cell.powder.transport_delay_s if cell is not None else 0.0
-    feed = _known(rows["powder_1_measured_g_min"]) + _known(rows["powder_2_measured_g_min"])
+    delays_s = [0.0, 0.0]
+    for line in lines_of(cell.powder) if cell is not None else ():
+        delays_s[line.hopper] = line.transport_delay_s
+    feeds = [_known(rows[f"powder_{k}_measured_g_min"]) for k in (1, 2)]
+    feed = feeds[0] + feeds[1]
     # the feeders stand before the hose, the diverter at its end
-    flow_g_s = np.interp(t_s - delay_s, t_s, feed, left=0.0) / 60.0
+    flow_g_s = np.zeros(len(rows))
+    for own, delay_s in zip(feeds, delays_s, strict=True):
+        flow_g_s += np.interp(t_s - delay_s, t_s, own, left=0.0) / 60.0
     flow_g_s *= _known(rows["diverter_to_nozzle"])
     deposited = None
     if recipe is not None:

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from controller.build import Wish
+from controller.config import load_cell
 from controller.errors import LmdError, StateError
 from controller.planning import read_job
+from controller.recipes import parse_recipe
 from controller.record.reader import read_record
+from controller.record.rests import parts_of_record
 from controller.record.summary import summarise
 from controller.record.verify import verify_record
 from controller.restart import resume_build
@@ -421,9 +424,44 @@ def test_power_override_lasts_and_scales_energy(tmp_path):
 def test_powder_override_changes_the_flow_at_the_nozzle(tmp_path):
     out = play(tmp_path, script=with_override(0.8, "powder"))
     assert out.alarms == []
-    judged(out)
+    told = judged(out)
     shut = int(out.gate["t_us"][-1])
     assert nozzle_g_min(out.plant, shut - 2_000_000, shut) == pytest.approx(0.8 * 6.3, rel=0.03)
+    # planned is what was to be executed, with the override
+    assert told["planned"]["powder_g"] < 0.93 * small_job().plan.figures["powder_g"]
+    assert abs(told["deviations_pct"]["truth"]["powder_g"]) < 2.0
+
+
+def test_rest_after_a_powder_override_is_made_again_from_the_record_with_its_powder(tmp_path):
+    live = {}
+
+    async def script(s: Session):
+        await s.emitting(1.0)
+        await s.call("override", scale=0.8, what="powder")
+        await s.pass_s(5.0)
+        await s.call("hold", now=True)
+        await s.until("HELD")
+        await s.call("unhold")
+        await s.until("EXECUTE")
+        await s.call("override", scale=0.9, what="powder")
+        live["parts"] = list(s.ex.progress.parts)
+        return await s.end()
+
+    out = play(tmp_path, script=script)
+    judged(out)
+    job = small_job()
+    cell, _ = load_cell(str(job.cell))
+    recipe = parse_recipe(job.plan.recipe_toml, "test")
+    again = parts_of_record(read_record(out.folder), job.plan, cell, recipe)
+    assert [len(p.plan.timeline) for p in again] == [len(p.plan.timeline) for p in live["parts"]]
+    for ours, theirs in zip(again, live["parts"], strict=True):
+        for column in ("t_s", "channel", "value"):
+            np.testing.assert_allclose(
+                ours.plan.timeline[column], theirs.plan.timeline[column], atol=2e-6
+            )
+    fed = again[1].plan.timeline
+    fed = fed[(fed["channel"] == 0) & (fed["value"] > 0.0)]["value"]
+    assert fed[-1] == pytest.approx(0.9 * 6.3, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,34 @@ def test_rest_before_the_end_has_its_powder_off_as_the_plan_had():
     assert own["t_s"][-1] == pytest.approx(old["t_s"][-1] + shift, abs=1e-3)
 
 
+@pytest.mark.parametrize("powder", [None, Powder((6.3, 0.0), 30.0)])
+def test_rest_counts_all_that_its_commands_take_out_of_the_hoppers(powder):
+    """As the plan does; what lies at the nozzle while the light is on is the deposit's."""
+    whole = built("trapezoid")
+    assert whole.figures["powder_g"] == pytest.approx(commanded_g(whole), rel=1e-7)
+    _, rest = resume_plan(whole, place_at(whole, 2, 11.3), HERE, CELL, RECIPE, powder=powder)
+    assert rest.figures["powder_g"] == pytest.approx(commanded_g(rest), rel=1e-7)
+    assert rest.figures["powder_g_by_hopper"] == [pytest.approx(commanded_g(rest), rel=1e-7), 0.0]
+    timeline = rest.timeline
+    if powder is not None:
+        row = np.array([(-30.0, 0, 6.3)], timeline.dtype)
+        timeline = np.concatenate([row, timeline])
+    laid = 0.0
+    for track_ in rest.tracks[rest.tracks["powder_g_min"] > 0.0]:
+        t = np.linspace(track_["start_s"], track_["end_s"], 101)
+        flow = [nozzle_flow(timeline, PowderChannel.HOPPER_1, at) for at in t]
+        laid += float(np.trapezoid(flow, t)) / 60.0
+    assert rest.figures["deposited_g"] == pytest.approx(RECIPE.catchment * laid, rel=2e-3)
+
+
+def commanded_g(made):
+    """Powder that a plan's commands take out of hopper 1 until its end."""
+    end_s = float(starts_us(made)[-1]) * 1e-6
+    own = made.timeline[made.timeline["channel"] == 0]
+    times = [*np.minimum(own["t_s"], end_s).tolist(), end_s]
+    return sum(v * (b - a) for v, a, b in zip(own["value"], times, times[1:], strict=False)) / 60.0
+
+
 # --- again, and in the record --------------------------------------------------------------
 
 

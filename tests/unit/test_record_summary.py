@@ -87,6 +87,22 @@ def test_executed_powder_counts_at_the_feeder_and_deposits_after_the_delay(
     assert done["deposited_g"] == pytest.approx(wanted, rel=5e-3)
 
 
+def test_executed_deposit_waits_for_each_hopper_s_own_delay(folder: Path, plan) -> None:
+    record = read_record(folder)
+    rows = record.telemetry.copy()
+    for k in (1, 2):
+        rows[f"powder_{k}_measured_g_min"] = np.where(rows["state"] == 6, 0.5 * FLOW_G_MIN, 0)
+    second = '{ powder = "IN625", lot'
+    assert second in plan.cell_toml
+    own = plan.cell_toml.replace(second, '{ powder = "IN625", transport_delay = "5.2 s", lot')
+    done = sm.executed(
+        dataclasses.replace(record, telemetry=rows), dataclasses.replace(plan, cell_toml=own)
+    )
+    # 3.2 s of half the flow and 5.2 s of the other half are missing at the nozzle
+    wanted = CATCHMENT * FLOW_G_MIN / 60 * (plan.figures["emission_s"] - 0.5 * (3.2 + 5.2))
+    assert done["deposited_g"] == pytest.approx(wanted, rel=5e-3)
+
+
 def test_executed_ignores_unknown_values_and_holes(folder: Path, plan) -> None:
     record = read_record(folder)
     rows = record.telemetry.copy()

@@ -52,7 +52,7 @@ def assemble(
         path_mm=path,
         meta={**meta, **cut_arcs(plan, kept, path)},
     )
-    return replace(rest, figures=rest_figures(plan, rest, recipe, cell))
+    return replace(rest, figures=rest_figures(plan, rest, recipe, cell, powder))
 
 
 def _path(

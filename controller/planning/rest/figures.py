@@ -6,7 +6,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.model import BuildPlan
-from controller.planning.rest.powder import masses_g
+from controller.planning.rest.powder import Powder, masses_g
 from controller.recipes import Recipe
 from firmware_bridge.segments import (
     FLAG_GATE,
@@ -44,7 +44,9 @@ def bead_length_mm(plan: BuildPlan, track: int, join: int) -> float:
     return float(way[: join - first].sum()) / total * float(row["length_mm"])
 
 
-def rest_figures(plan: BuildPlan, rest: BuildPlan, recipe: Recipe, cell: Cell) -> dict[str, Any]:
+def rest_figures(
+    plan: BuildPlan, rest: BuildPlan, recipe: Recipe, cell: Cell, powder: Powder | None
+) -> dict[str, Any]:
     """The keys of ``lmd plan --json`` for the rest; what the part is stays the part's."""
     figures = {k: v for k, v in plan.figures.items() if k != "hash"}
     ticks = ticks_of(rest.segments)
@@ -52,7 +54,8 @@ def rest_figures(plan: BuildPlan, rest: BuildPlan, recipe: Recipe, cell: Cell) -
     per_mm = np.array([a.steps_per_mm for a in cell.motion.axes[:3]])
     move = (rest.segments["flags"] & FLAG_PARAM) == 0
     way = np.linalg.norm(rest.segments["steps"][:, :3] / per_mm, axis=1) * move
-    fed, laid = masses_g(rest, cell)
+    by_hopper, laid = masses_g(rest, cell, powder)
+    fed = sum(by_hopper)
     figures.update(
         layers=len(rest.layers),
         tracks=len(rest.tracks),
@@ -66,12 +69,10 @@ def rest_figures(plan: BuildPlan, rest: BuildPlan, recipe: Recipe, cell: Cell) -
         longest_emission_s=float((rest.tracks["end_s"] - rest.tracks["start_s"]).max()),
         energy_j=float(rest.tracks["energy_j"].sum()),
         powder_g=fed,
+        powder_g_by_hopper=list(by_hopper),
         deposited_g=recipe.catchment * laid,
     )
-    by_hopper = plan.figures.get("powder_g_by_hopper")
     before_g = float(plan.figures.get("powder_g") or 0.0)
-    if by_hopper and before_g > 0.0:
-        figures["powder_g_by_hopper"] = [g * fed / before_g for g in by_hopper]
     cost, before_s = plan.figures.get("cost"), float(plan.figures.get("duration_s") or 0.0)
     if cost and before_s > 0.0 and before_g > 0.0:
         share = {"powder_usd": fed / before_g}

@@ -8,14 +8,15 @@ record by an event of kind "rest"; ``parts_of`` makes the parts from such events
 import base64
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from controller.config import Cell
-from controller.errors import RecordError
+from controller.errors import PlanError, RecordError
 from controller.model import BuildPlan
+from controller.planning.powder.live import rescale_timeline
 from controller.planning.rest.assemble import assemble
 from controller.planning.rest.head import Head, Place
 from controller.planning.rest.powder import Powder, join_s
@@ -23,6 +24,7 @@ from controller.recipes import Recipe
 from firmware_bridge.segments import SEGMENT
 
 REST = "rest"  # kind of the event
+OVERRIDE = "override"
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,17 @@ def rest_event(part: Part, head: Head, at: Place, powder: Powder | None) -> dict
 def parts_of(
     plan: BuildPlan, events: Iterable[Mapping[str, Any]], cell: Cell, recipe: Recipe
 ) -> list[Part]:
-    """The parts of a build from the data of its "rest" events, in order.
+    """The parts of a build from the data of its "rest" and "override" events, in order.
 
-    Raises RecordError when an event does not fit the plan.
+    An override of the powder changes the timeline of what is under way. Raises RecordError
+    when an event does not fit the plan.
     """
     parts = [Part(plan)]
     for data in events:
         part = parts[-1]
+        if "what" in data:
+            parts[-1] = _overridden(part, data, cell)
+            continue
         try:
             raw = zlib.decompress(base64.b64decode(data["segments"], validate=True))
             head = Head.from_dict(dict(data), np.frombuffer(raw, SEGMENT).copy())
@@ -86,3 +92,15 @@ def parts_of(
             raise RecordError(f"a rest of the plan cannot be read: {exc}") from None
         parts.append(next_part(part, head, rest))
     return parts
+
+
+def _overridden(part: Part, data: Mapping[str, Any], cell: Cell) -> Part:
+    """A part whose powder was overridden on the way; other overrides change no plan."""
+    if data.get("what") != "powder" or "from_s" not in data:
+        return part
+    try:
+        factor = float(data["new"]) / float(data["old"])
+        changed = rescale_timeline(part.plan.timeline, float(data["from_s"]), factor, cell.powder)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, PlanError) as exc:
+        raise RecordError(f"an override of the powder cannot be read: {exc}") from None
+    return replace(part, plan=replace(part.plan, timeline=changed.timeline))

@@ -116,19 +116,23 @@ def rest_timeline(
     return made[np.lexsort((np.arange(len(made)), made["t_s"]))]
 
 
-def masses_g(plan: BuildPlan, cell: Cell) -> tuple[float, float]:
-    """Powder that leaves the hoppers, and what passes the nozzle while beads are laid, g."""
+def masses_g(
+    plan: BuildPlan, cell: Cell, powder: Powder | None = None
+) -> tuple[tuple[float, ...], float]:
+    """What the commands take out of each hopper, and what passes the nozzle while beads are
+    laid, g. ``powder``: what flowed before the plan's start, and is in the pipe then."""
     end_s = float(ticks_of(plan.segments).sum()) * TICK_S
-    # what is still in the pipe at the end has left its hopper, too
-    drained_s = end_s + max(n.transport_delay_s + 50.0 * n.lag_s for n in lines_of(cell.powder))
     laid = plan.tracks[plan.tracks["powder_g_min"] > 0.0]
-    total = during = 0.0
+    fed: list[float] = []
+    during = 0.0
     for line in lines_of(cell.powder):
         rows = plan.timeline[plan.timeline["channel"] == int(line.channel)]
-        if not len(rows):
-            continue
-        flow = NozzleFlow.of(rows["t_s"], rows["value"], line)
-        last_s = drained_s if rows["value"][-1] == 0.0 else end_s
-        total += float(flow.at(np.array([last_s]))[1][0])
-        during += float((flow.at(laid["end_s"])[1] - flow.at(laid["start_s"])[1]).sum())
-    return total, during
+        t, u = rows["t_s"], rows["value"]
+        fed.append(float((u * np.diff(np.append(np.minimum(t, end_s), end_s))).sum()) / 60.0)
+        if powder is not None and line.hopper < len(powder.flow_g_min):
+            t = np.concatenate([[-powder.since_s], t])
+            u = np.concatenate([[powder.flow_g_min[line.hopper]], u])
+        if len(t):
+            flow = NozzleFlow.of(t, u, line)
+            during += float((flow.at(laid["end_s"])[1] - flow.at(laid["start_s"])[1]).sum())
+    return tuple(fed), during
