@@ -14,7 +14,7 @@ import numpy as np
 from hil_sim.firmware import ROW, SAMPLE
 
 if TYPE_CHECKING:
-    from hil_sim.devices.grblhal import GrblHal
+    from hil_sim.devices.grblhal_board import Board
     from hil_sim.devices.grblhal_planner import Piece
 
 GATE, SEGMENT_END, ARMED, STATE, FAULT, TRACK_START, BEAT, FAULT_RESET, HOLD = range(1, 10)
@@ -44,20 +44,20 @@ class Output:
         """The plant must take what there is before it goes on."""
         return len(self._samples) >= MOST_SAMPLES - 1 or len(self._rows) >= MOST_ROWS
 
-    def row(self, c: GrblHal, kind: int, arg: int) -> None:
+    def row(self, c: Board, kind: int, arg: int) -> None:
         """Something happened now."""
         x, y, z = c.true_steps
         line = max(0, c.parser.line - 1)
         self._rows.append((c.now_us, kind, arg, line, self.power, (x, y, z, 0, 0, 0)))
 
-    def set(self, c: GrblHal, gate: bool, power: float) -> None:
+    def set(self, c: Board, gate: bool, power: float) -> None:
         """Enable output and PWM (share of full scale) from now on."""
         self.power = round(power * POWER_FULL)
         if gate != self.gate:
             self.gate = gate
             self.row(c, GATE, int(gate))
 
-    def stand(self, c: GrblHal, from_us: int, to_us: int) -> None:
+    def stand(self, c: Board, from_us: int, to_us: int) -> None:
         """Samples of whole ms in (from, to] while nothing moves."""
         x, y, z = c.true_steps
         line, heard_us = max(0, c.parser.line - 1), c.last_byte_us
@@ -82,7 +82,7 @@ class Output:
                 )
             )
 
-    def move(self, c: GrblHal, from_us: int, to_us: int, piece: Piece, start_us: int) -> None:
+    def move(self, c: Board, from_us: int, to_us: int, piece: Piece, start_us: int) -> None:
         """Samples of whole ms in (from, to] within a piece that began at ``start_us``."""
         first = (from_us // MS + 1) * MS
         if first > to_us:

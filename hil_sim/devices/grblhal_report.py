@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hil_sim.cellfile import CellFile
-    from hil_sim.devices.grblhal import GrblHal
+    from hil_sim.devices.grblhal_board import Board
 
 HOMING_MM_MIN = 1200.0
 PULL_OFF_MM = 1.0
@@ -37,7 +37,7 @@ def settings_of(cell: CellFile) -> dict[int, str]:
     return values
 
 
-def build_info(c: GrblHal) -> list[str]:
+def build_info(c: Board) -> list[str]:
     """The answer to ``$I``."""
     return [
         "[VER:1.1f.20260817:]",
@@ -55,7 +55,7 @@ def build_info(c: GrblHal) -> list[str]:
 class Reports:
     """Status reports, with what is told only now and then."""
 
-    def __init__(self, controller: GrblHal) -> None:
+    def __init__(self, controller: Board) -> None:
         self.c = controller
         self._until_offset = 0
         self._until_override = 1
