@@ -10,7 +10,7 @@ segments of anybody's plan.
 from __future__ import annotations
 
 import zlib
-from struct import Struct, pack_into, unpack_from
+from struct import Struct, unpack_from
 
 import numpy as np
 
@@ -25,8 +25,30 @@ from hil_sim.devices.cnc_program import (
     ProgramError,
     read_program,
     straight,
-)
-from hil_sim.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_VALUE, Block, ModbusError, ModbusTcp
+)  # fmt: skip
+from hil_sim.devices.cnc_words import (
+    ABORT,
+    AUTOMATIC,
+    BUSY,
+    GAS_READY,
+    GATE_ON,
+    GATE_REQUESTED,
+    GO,
+    HOLD_BEAD,
+    HOLD_NOW,
+    INTERLOCK_OK,
+    O_PROGRAM,
+    PENDING,
+    PERMIT,
+    PERMITTED,
+    POWDER_READY,
+    REFERENCE,
+    REFERENCED,
+    RESET,
+    STORE_END,
+    Words,
+)  # fmt: skip
+from hil_sim.devices.modbus import ModbusError
 from hil_sim.firmware import ARMED, FAULT, GATE, HOLD, ROW, SAMPLE, SEGMENT_END, STATE, TRACK_START
 
 STEP_US, UNEVEN_STEP_US = 5_000, 1_000  # of motion: while the feed changes, finer
@@ -34,22 +56,11 @@ CYCLE_US = 4_000  # of the control: its heartbeat counts by it
 GRID_US = 5_000
 HOMING_MM_S = 20.0
 LINE_BASE = 1 << 28
-STORE_UNIT, STORE_END = 2, 0xFFFF
-BUSY = 6
 POWER_FULL = 65535
 LEAST_SCALE = 1e-3
 LEAST_REACH_S = 1e-3  # no change of the feed is more sudden
 LEAST_OVERRIDE, GREATEST_OVERRIDE = 0.1, 1.2
 
-# our words, their words
-O_VERSION, O_BEAT, O_BITS, O_LAYER, O_PROGRAM, O_POWER, O_OVERRIDE, O_SHARE = 0, 1, 2, 3, 4, 6, 8, 9
-N_OURS, THEIRS, N_THEIRS = 10, 100, 32
-PERMIT, GO, HOLD_BEAD, HOLD_NOW, ABORT, RESET, POWDER_READY, GAS_READY, REFERENCE = (
-    1 << n for n in range(9)
-)
-AUTOMATIC, REFERENCED, INTERLOCK_OK, PERMITTED, GATE_REQUESTED, GATE_ON, PENDING = (
-    1 << n for n in range(7)
-)
 NOT_READY, READY, RUNNING, HOLDING, HELD, WAITING, FINISHED, FAULTED, REFERENCING = range(9)
 NO_ALARM, BEAT_LOST, INTERLOCK_OPEN, LONG_EMISSION, HOST_ABORT, BAD_PROGRAM = 0, 1, 2, 4, 6, 20
 # states as the trace tells them, those of docs/protocol.md
@@ -61,51 +72,6 @@ TRACE_STATE = {
 _ROW = Struct("<QIiII6i")
 _SAMPLE = Struct("<Q6iHBBHHII")
 _THEIRS = Struct(">6HIHHIHHIf6f")
-_FILE = Struct(">BHHH")
-
-
-class _Words(ModbusTcp):
-    """The Modbus server of the control; answers go to the control's own queue."""
-
-    channel = "motion"
-    functions = frozenset((3, 6, 16, 21))
-
-    def __init__(self, control: Cnc) -> None:
-        super().__init__(None, None)  # type: ignore[arg-type]
-        self.control = control
-        self.ours = Block(0, N_OURS)
-        self.theirs = Block(THEIRS, N_THEIRS)
-        self.blocks = {1: (self.ours, self.theirs), STORE_UNIT: ()}
-
-    def answer(self, data: bytes) -> None:
-        self.control.reply(data)
-
-    def refresh(self, unit: int) -> None:
-        self.control.tell(self.theirs.data)
-
-    def write_registers(self, unit: int, address: int, values: tuple[int, ...]) -> None:
-        if unit != 1 or address + len(values) > N_OURS:
-            raise ModbusError(ILLEGAL_ADDRESS)
-        for n, value in enumerate(values, address):
-            pack_into(">H", self.ours.data, 2 * n, value)
-        self.control.told(self.ours.data)
-
-    def _answer_other(self, unit: int, function: int, pdu: bytes) -> bytes:
-        if function != 21:
-            return super()._answer_other(unit, function, pdu)
-        if unit != STORE_UNIT:
-            raise ModbusError(ILLEGAL_ADDRESS)
-        at, end = 2, len(pdu)
-        if end < 9 or pdu[1] != end - 2:
-            raise ModbusError(ILLEGAL_VALUE)
-        while at < end:
-            kind, file, record, count = _FILE.unpack_from(pdu, at)
-            data = pdu[at + 7 : at + 7 + 2 * count]
-            if kind != 6 or len(data) != 2 * count or file == 0:
-                raise ModbusError(ILLEGAL_VALUE)
-            self.control.stored(file, record, data)
-            at += 7 + 2 * count
-        return pdu
 
 
 class Cnc:
@@ -119,7 +85,7 @@ class Cnc:
             raise CellFileError(f"{cell.path}: motion.rotary: the simulated CNC has none")
         self.now_us = 0
         self.frozen = False
-        self.words = _Words(self)
+        self.words = Words(self)
         axes = cell.axes
         self._n = len(axes)
         self._scale = [a.steps_per_mm for a in axes]
