@@ -30,6 +30,7 @@ static uint32_t sent;      /* segments */
 static uint32_t end_index; /* segments wanted */
 static uint32_t track_left;
 static bool track_gate;
+static uint32_t ms_sum;  /* selftest_clock() in the steps of this ms */
 static uint64_t stride; /* fw_run is called at least so often, us; 0: not */
 static uint8_t frame[FW_MAX_PAYLOAD + FW_OVERHEAD];
 
@@ -143,6 +144,11 @@ static void run_to(uint64_t t)
         uint32_t since = selftest_clock();
         fw_step(&fw, until);
         count("one step", since);
+        ms_sum += selftest_clock() - since;
+        if (fw.now % 1000u == 0u) {
+            result.worst_ms = (ms_sum > result.worst_ms) ? ms_sum : result.worst_ms;
+            ms_sum = 0;
+        }
     }
 }
 
@@ -445,6 +451,12 @@ const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us)
     inputs = 1u << BOARD_IN_INTERLOCK;
     end_index = n_segments;
     stride = stride_us;
+    counter = 0;
+    next_beat = 0;
+    sent = 0;
+    track_left = 0;
+    track_gate = false;
+    ms_sum = 0;
     for (uint32_t k = 0; k < FW_AXES; k++) {
         place[k] = START_PLACE;
     }
@@ -474,7 +486,11 @@ const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us)
     result.fault = fw.fault;
     selftest_t played = result;
     many_records();
-    send_urgent(FW_ABORT);
+    for (uint32_t i = 0; i < FW_EVENTS; i++) { /* no time passes: none of these is sent yet */
+        send_urgent(FW_HOLD_NOW);
+        send_again(FW_UNHOLD);
+    }
+    send("fault, event log full", FW_ABORT, fw.urgent + 1u, 0);
     noise();
     played.n_counts = result.n_counts;
     (void)memcpy(played.count, result.count, sizeof played.count);
@@ -514,6 +530,11 @@ static void hexadecimal(const char *name, uint64_t value)
         selftest_put("0123456789abcdef"[(value >> (60u - 4u * i)) & 15u]);
     }
     selftest_put('\n');
+}
+
+void selftest_number(const char *name, uint32_t value)
+{
+    decimal(name, value);
 }
 
 void selftest_print(void)

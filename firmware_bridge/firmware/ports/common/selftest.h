@@ -17,6 +17,7 @@ typedef struct {
     uint32_t refused; /* UNHOLD while the queue is low, and the like */
     uint32_t fault;   /* at the end of the job: 0 */
     uint32_t probe;   /* outcome: FW_PROBE_FOUND */
+    uint32_t worst_ms; /* selftest_clock() in the steps of 1 ms */
     uint32_t n_counts;
     struct {
         const char *what;
@@ -29,6 +30,7 @@ uint32_t selftest_clock(void);
 const selftest_t *selftest_run(uint32_t n_segments, uint64_t stride_us);
 /* The result as text. */
 void selftest_print(void);
+void selftest_number(const char *name, uint32_t value);
 void selftest_put(char c); /* where text goes: the port's own */
 
 #endif

@@ -77,7 +77,9 @@
 #define USART2_CR1 REG32(0x4000440Cu)
 #define USART2_CR3 REG32(0x40004414u)
 
+#ifndef UNIQUE_ID
 #define UNIQUE_ID 0x1FFF7A10u /* 96 bits, chapter 39.1 */
+#endif
 
 /* numbers in the vector table, chapter 10 */
 #define IRQ_DMA1_STREAM6 17u
