@@ -184,7 +184,10 @@ def _head_lines(
             continue
         for a, b in _straights(ends, i, j):
             way_mm = np.linalg.norm(np.diff(ends[a : b + 1], axis=0) / per_mm, axis=1)
-            feed = float((way_mm / np.maximum(ticks[a:b] * TICK_S, 1e-9)).max()) * 60.0
+            time_s = np.maximum(ticks[a:b] * TICK_S, 1e-9)
+            # light is on at one speed; a way in the dark begins and ends at rest
+            speed = way_mm.sum() / time_s.sum() if lit[a] else (way_mm / time_s).max()
+            feed = float(speed) * 60.0
             share = float(rows["end_power"][a:b].max()) / POWER_FULL if lit[a] else 0.0
             x, y, z = place(b)
             lines.append(f"G1 X{x:.3f} Y{y:.3f} Z{z:.3f} F{feed:.1f} S{share * s_full:.1f}")
