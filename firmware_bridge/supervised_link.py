@@ -28,6 +28,7 @@ from firmware_bridge.supervised_program import ProgramPlace, program_id
 from firmware_bridge.supervised_status import LACKS, SUPERVISED
 
 STORE_S = 120.0
+READ_S = 10.0  # that a control may take to read what was stored
 
 
 class SupervisedLink(WordCycle):
@@ -197,7 +198,7 @@ class SupervisedLink(WordCycle):
         """Hand the program over; the control knows it by its id then."""
         assert self._hand.store is not None
         await store_program(self._server, *self._hand.store, data)
-        await self._until(lambda: self._hand.now["their_program_id"] == self._id)
+        await self._until(lambda: self._hand.now["their_program_id"] == self._id, READ_S)
 
     async def _stored(self) -> None:
         """Wait for a program on its way. Raises DeviceError."""

@@ -21,9 +21,9 @@ from hil_sim.devices.cnc_program import (
     LAYER,
     MOVE,
     Item,
+    Loader,
     Machine,
     ProgramError,
-    read_program,
     straight,
 )  # fmt: skip
 from hil_sim.devices.cnc_words import (
@@ -53,6 +53,7 @@ from hil_sim.firmware import ARMED, FAULT, GATE, HOLD, ROW, SAMPLE, SEGMENT_END,
 
 STEP_US, UNEVEN_STEP_US = 5_000, 1_000  # of motion: while the feed changes, finer
 CYCLE_US = 4_000  # of the control: its heartbeat counts by it
+LINES_A_CYCLE = 50  # read of a program that is being loaded
 GRID_US = 5_000
 HOMING_MM_S = 20.0
 LINE_BASE = 1 << 28
@@ -114,7 +115,8 @@ class Cnc:
         self._limit_w, self._override, self._power_share = 0.0, 1.0, 1.0
         # the program
         self._files: dict[int, bytearray] = {}
-        self._text = b""
+        self._loader: Loader | None = None
+        self._loads = False
         self._program_id = 0
         self._items: list[Item] = []
         self._k = 0
@@ -181,6 +183,8 @@ class Cnc:
             target = until_us
             if self._replies:
                 target = min(target, self._replies[0][0])
+            if self._loads:
+                target = min(target, self.now_us - self.now_us % CYCLE_US + CYCLE_US)
             moving = self._moves()
             if moving:
                 step = STEP_US if self._even() else UNEVEN_STEP_US
@@ -192,6 +196,8 @@ class Cnc:
             if moving:
                 self._advance(target)
             self.now_us = target
+            if self._loads and target % CYCLE_US == 0:
+                self._load_on()
             self._watch()
             if moving:
                 self._sample()
@@ -258,19 +264,33 @@ class Cnc:
         self._load(whole[:length])
 
     def _load(self, text: bytes) -> None:
-        self._text, self._items, self._k = text, [], 0
+        self._items, self._k, self._loader = [], 0, None
         self._program_id = 0
-        if self.state == FAULTED:
-            return
+        if self.state != FAULTED:
+            self._go(NOT_READY)
         try:
-            read_program(text, self._machine, self._at)
+            self._loader = Loader(text, self._machine, self._at)
         except ProgramError:
             self._alarm = BAD_PROGRAM
-            self._go(NOT_READY)
-            return
-        self._alarm = NO_ALARM
-        self._program_id = zlib.crc32(text) or 1
-        self._rest()
+        else:
+            self._loads = True
+
+    def _load_on(self) -> None:
+        """Some lines more of the program that is being loaded."""
+        assert self._loader is not None
+        try:
+            if not self._loader.step(LINES_A_CYCLE):
+                return
+        except ProgramError:
+            self._alarm = BAD_PROGRAM
+            self._loader = None
+        else:
+            self._program_id = zlib.crc32(self._loader.data) or 1
+        self._loads = False
+        if self.state != FAULTED:
+            if self._program_id:
+                self._alarm = NO_ALARM
+            self._rest()
 
     # --- commands --------------------------------------------------------------------------
 
@@ -312,7 +332,12 @@ class Cnc:
             self._back = self._items[self._k].gate  # broken off in a bead
             self._go(RUNNING)
         elif self.state in (READY, FINISHED):
-            self._items = read_program(self._text, self._machine, self._at)
+            assert self._loader is not None
+            if self._loader.start != self._at:  # it begins from elsewhere than it was loaded for
+                self._loader = Loader(self._loader.data, self._machine, self._at)
+                while not self._loader.step(LINES_A_CYCLE):
+                    pass
+            self._items = self._loader.items
             self._k, self._item_s, self._layers = 0, 0.0, 0
             self._s, self._back = self._override, False
             self._go(RUNNING)

@@ -111,22 +111,46 @@ class Machine:
 
 def read_program(data: bytes, machine: Machine, start: tuple[float, ...]) -> list[Item]:
     """All items of a program, the last one END, motion planned. Raises ProgramError."""
-    try:
-        lines = data.decode("ascii").splitlines()
-    except UnicodeDecodeError:
-        raise ProgramError("the program is not ASCII") from None
-    if len(lines) > MOST_LINES:
-        raise ProgramError(f"the program has {len(lines)} lines, at most {MOST_LINES} fit")
-    reader = _Reader(machine, start)
-    for number, text in enumerate(lines, 1):
-        reader.line(number, text)
-        if reader.ended:
-            break
-    else:
-        raise ProgramError("the program has no M2")
-    items = reader.items
-    _look_ahead(items, machine)
-    return items
+    loader = Loader(data, machine, start)
+    while not loader.step(MOST_LINES):
+        pass
+    return loader.items
+
+
+class Loader:
+    """Reads a program a few lines at a time, as a control does beside its other work."""
+
+    def __init__(self, data: bytes, machine: Machine, start: tuple[float, ...]) -> None:
+        try:
+            self._lines = data.decode("ascii").splitlines()
+        except UnicodeDecodeError:
+            raise ProgramError("the program is not ASCII") from None
+        if len(self._lines) > MOST_LINES:
+            raise ProgramError(
+                f"the program has {len(self._lines)} lines, at most {MOST_LINES} fit"
+            )
+        self.data, self.start = data, start
+        self._machine = machine
+        self._reader = _Reader(machine, start)
+        self._next = 0
+
+    @property
+    def items(self) -> list[Item]:
+        """What was read."""
+        return self._reader.items
+
+    def step(self, n: int) -> bool:
+        """Read ``n`` lines more; True when the program is whole. Raises ProgramError."""
+        reader = self._reader
+        for number in range(self._next + 1, min(self._next + n, len(self._lines)) + 1):
+            reader.line(number, self._lines[number - 1])
+            if reader.ended:
+                _look_ahead(reader.items, self._machine)
+                return True
+        self._next += n
+        if self._next >= len(self._lines):
+            raise ProgramError("the program has no M2")
+        return False
 
 
 class _Reader:
