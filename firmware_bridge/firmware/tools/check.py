@@ -15,7 +15,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from image import EXCEPTION_FRAME, compiler_frames, read_image, worst_path
+from image import (  # type: ignore[import-not-found]  # beside this file
+    EXCEPTION_FRAME,
+    compiler_frames,
+    read_image,
+    worst_path,
+)
 
 FIRMWARE = Path(__file__).parents[1]
 OUT = FIRMWARE.parents[1] / "build" / "firmware"

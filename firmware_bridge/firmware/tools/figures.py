@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from check import IMAGES, OUT, stack_rows
+from check import IMAGES, OUT, stack_rows  # type: ignore[import-not-found]  # beside this file
 
 BEGIN = "<!-- made by: make -C firmware_bridge/firmware figures -->"
 END = "<!-- end of what is made -->"
