@@ -13,7 +13,8 @@ import numpy as np
 from controller.errors import StateError
 from controller.machine.states import BUILDING, State
 from controller.planning.powder.live import rescale_timeline
-from firmware_bridge.segments import RATIO_ONE, TICK_S, ticks_of
+from controller.planning.quality import CommandCurve
+from firmware_bridge.segments import POWER_FULL, RATIO_ONE, TICK_S, ticks_of
 
 if TYPE_CHECKING:
     from controller.config import Cell
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TRIM_TICKS = 4  # the motion controller forgets a trim after 100 ms
 ROUNDING = 1.02  # of an axis's greatest speed, that the motion controller lets pass
+ROUNDED_SLEW = 1.001  # of the source's slew limit: the plan's own rounding to the wire
 LEAD_S = 0.02  # of a new powder timeline: later than what is being sent now
 
 _HOLDABLE = (State.EXECUTE, State.HOLDING, State.UNHOLDING)
@@ -100,6 +102,9 @@ def _speed(ex: "Executor", value: float) -> str:
             f"above {most:.3f}, what motion.plan_share {ex.cell.motion.plan_share:g} of cell "
             f"{ex.cell.name!r} leaves of the acceleration"
         )
+    slew = _slew(ex, value, ex.overrides.power)
+    if slew:
+        return slew
     if value > 1.0:
         shares = _axis_shares(plan.segments, ex.cell)
         k = int(np.argmax(shares))
@@ -123,6 +128,23 @@ def _axis_shares(segments: np.ndarray, cell: "Cell") -> np.ndarray:
     return np.asarray((steps * peak[:, None]).max(axis=0) / limit)
 
 
+def _slew(ex: "Executor", speed: float, power: float) -> str:
+    """Why the source could not follow: time by s and power by k make it s^2 k times as steep."""
+    limit_w_s = ex.cell.laser.power_slew_w_s
+    steeper = speed * speed * power
+    if limit_w_s is None or steeper <= 1.0:
+        return ""
+    rated_w = ex.cell.laser.rated_power_w
+    curve = CommandCurve(ex.progress.part.plan.segments, rated_w)
+    own_w_s = curve.greatest_slew_w_s(rated_w / POWER_FULL)
+    if own_w_s * steeper <= limit_w_s * ROUNDED_SLEW:
+        return ""
+    return (
+        f"power would change by {own_w_s * steeper:.0f} W/s, above {limit_w_s:g} W/s "
+        f"(laser.power_slew of cell {ex.cell.name!r}); the plan itself takes {own_w_s:.0f} W/s"
+    )
+
+
 def _power(ex: "Executor", value: float) -> str:
     """Why no track may have this factor of its power."""
     assert ex.job is not None
@@ -132,6 +154,9 @@ def _power(ex: "Executor", value: float) -> str:
     rated_w = ex.cell.laser.rated_power_w
     if ex.job.peak_power_w * value > rated_w:
         return f"{ex.job.peak_power_w * value:.0f} W above {rated_w:g} W (laser.rated_power)"
+    slew = _slew(ex, ex.overrides.speed, value)
+    if slew:
+        return slew
     # a plan that breaks the window itself was warned of; the override must not add to it
     if own_high * value > max(high, own_high) or own_low * value < min(low, own_low):
         return (

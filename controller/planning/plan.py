@@ -12,7 +12,7 @@ from controller.errors import PlanError
 from controller.geometry import part_figures
 from controller.model import BuildPlan, LayerSlice, PartMesh, Track
 from controller.planning import figures as told
-from controller.planning import powder, quality
+from controller.planning import powder, quality, stillness
 from controller.planning.job import job_hash
 from controller.planning.light.gate import check_light, solve_gates
 from controller.planning.light.power import plan_power
@@ -89,6 +89,9 @@ def plan_build(
     with _named(cell, recipe):
         curve = plan_power(path, profile, gates, cell.laser)
     made = make_segments(path, profile, gates, curve, recipe, cell)
+    still = stillness.longest_still(made.segments)
+    bead = int(np.searchsorted(made.end_segment, still.segment, side="right"))
+    still_notes = stillness.check_still(still, bead, cell, recipe.window.override[0])
     duration_s = made.duration_ticks * TICK_S
     fed = powder.plan_powder(path, profile, gates, recipe, cell, duration_s)
 
@@ -114,7 +117,7 @@ def plan_build(
     hoppers = [blended[n] if n else None for n in fed.mixture.powders]
     figures["cost"] = told.cost(figures, cell, hoppers)
     own_notes = told.notes(path, profile, gates, curve, figures, cell)
-    notes = (*warnings, *fed.warnings, *light_notes, *own_notes)
+    notes = (*warnings, *fed.warnings, *light_notes, *still_notes, *own_notes)
     figures["warnings"] = list(notes)
     plan = BuildPlan(
         segments=made.segments,

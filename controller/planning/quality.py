@@ -21,6 +21,7 @@ from controller.planning.light.gate import (
 )
 from controller.planning.motion.profile import MotionLimits, Profile
 from controller.planning.path.motion_path import MovePath
+from controller.planning.stillness import FIRMWARE_STILL_S, longest_still
 from firmware_bridge.segments import FLAG_PARAM, POWER_FULL, TICK_S, ticks_of
 
 WINDOW_MM = 0.1  # energy per length is taken over so much of a bead
@@ -34,6 +35,7 @@ class CommandCurve:
     """The power output that segments make: a straight ramp to each segment's end value."""
 
     def __init__(self, segments: np.ndarray, rated_power_w: float) -> None:
+        self.segments = segments
         moving = segments[(segments["flags"] & FLAG_PARAM) == 0]
         ticks = np.concatenate([[0], np.cumsum(ticks_of(moving))])
         self.t_s = ticks * TICK_S
@@ -200,18 +202,31 @@ def motion_margins(profile: Profile, limits: MotionLimits, cell: Cell) -> dict[s
     return found
 
 
+def slew_override(slew_w_s: float, laser: Laser) -> float | None:
+    """Greatest override of the speed that a plan's steepest power leaves; None: no limit."""
+    if laser.power_slew_w_s is None or slew_w_s <= 0.0:
+        return None
+    return float(np.sqrt(laser.power_slew_w_s / slew_w_s))
+
+
 def process_margins(
-    curve: CommandCurve, gates: Gates, timeline: np.ndarray, cell: Cell
+    curve: CommandCurve, gates: Gates, timeline: np.ndarray, cell: Cell, segments: np.ndarray
 ) -> dict[str, Any]:
     """Greatest values of laser and powder against source, firmware and feeder."""
     laser = cell.laser
     powder = timeline["value"][timeline["channel"] <= PowderChannel.HOPPER_2]
     longest = longest_emission_s(gates)
-    count_w = laser.rated_power_w / POWER_FULL
+    still_s = longest_still(segments).seconds
+    slew_w_s = curve.greatest_slew_w_s(laser.rated_power_w / POWER_FULL)
     return {
         "laser_power_w": _margin(float(curve.power_w.max()), laser.rated_power_w),
-        "power_slew_w_s": _margin(curve.greatest_slew_w_s(count_w), laser.power_slew_w_s),
+        "power_slew_w_s": _margin(slew_w_s, laser.power_slew_w_s),
+        # an override s of the speed makes power s^2 times as steep
+        "power_slew_override": _margin(
+            1.0 / cell.motion.speed_share, slew_override(slew_w_s, laser)
+        ),
         "source_emission_s": _margin(longest, laser.longest_emission_s),
+        "firmware_still_s": _margin(still_s, FIRMWARE_STILL_S),
         "firmware_emission_s": _margin(longest, FIRMWARE_LONGEST_EMISSION_S),
         "beam_pause_s": _margin(longest_dark_s(gates), laser.beam_timeout_s),
         "powder_flow_g_min": _margin(
@@ -280,7 +295,7 @@ def plan_quality(
         },
         "margins": {
             **motion_margins(profile, limits, cell),
-            **process_margins(curve, gates, timeline, cell),
+            **process_margins(curve, gates, timeline, cell, curve.segments),
         },
         "beam": beam_figures(path, judged, cell),
     }

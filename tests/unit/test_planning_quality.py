@@ -50,7 +50,8 @@ def test_report_is_plain_json_with_every_part():
     assert set(found["margins"]) == {
         "path_accel_mm_s2", "total_accel_mm_s2", "path_jerk_mm_s3", "corner_step_mm_s",
         "x_speed_mm_s", "x_accel_mm_s2", "y_speed_mm_s", "y_accel_mm_s2", "z_speed_mm_s",
-        "z_accel_mm_s2", "laser_power_w", "power_slew_w_s", "source_emission_s",
+        "z_accel_mm_s2", "laser_power_w", "power_slew_w_s", "power_slew_override",
+        "source_emission_s", "firmware_still_s",
         "firmware_emission_s", "beam_pause_s", "powder_flow_g_min",
     }  # fmt: skip
 
@@ -185,6 +186,9 @@ def test_slew_and_pause_are_held_against_the_cell():
                       'power_slew = "7500 W/s"\nbeam_timeout = "60 s"\nspot_diameter'))  # fmt: skip
     margins = plan([track(LINE)], cell=cell).figures["quality"]["margins"]
     assert margins["power_slew_w_s"]["margin_pct"] == pytest.approx(25.0, abs=1.5)
+    # 7500 W/s leave a plan of 5625 W/s a speed of sqrt(7500 / 5625)
+    assert margins["power_slew_override"]["limit"] == pytest.approx(1.1547, rel=0.01)
+    assert margins["power_slew_override"]["value"] == pytest.approx(1.1180, rel=1e-4)
     assert margins["beam_pause_s"]["limit"] == 60.0
     assert 0.0 < margins["beam_pause_s"]["value"] < 60.0
 
