@@ -7,10 +7,12 @@ from controller import launch
 from controller.api.client import Client
 from controller.build import follow, make_ready, running_cell
 from controller.config import find_file, load_cell
+from controller.errors import StateError
 from controller.planning import write_job
 from controller.record.summary import summarise
 from controller.record.verify import verify_record
 from tests.hil import oracle
+from tests.hil.fault_cell import Job, play
 from tests.unit import rotary_cases as rotary
 
 pytestmark = [pytest.mark.hil, pytest.mark.slow]
@@ -92,3 +94,30 @@ def test_steps_of_a_turned_table_elsewhere_are_seen_as_a_bead_elsewhere(tmp_path
     t_us = np.linspace(row["start_s"] * 1e6 + 5000, row["end_s"] * 1e6 - 5000, 50)
     tip, _ = rotary.part_frame(other, rotary.decoded_axes(plan, cell, t_us))
     assert rotary.off_line_mm(tip, tracks[0].points_mm).max() > 0.01
+
+
+def test_hold_on_a_turning_table_is_not_gone_on_with_by_name_and_a_stop_ends_it(tmp_path):
+    """The way back is planned for X, Y and Z only: it would leave the table behind."""
+    plan = rotary.plan([rotary.ring(0)], rotary.TURNTABLE, rotary.TURNTABLE_TEXT)
+    cell_file = find_file("cells", "sim_turntable")
+    job = Job(cell_file, tmp_path / "job.lmdjob", plan)
+    write_job(plan, job.job)
+
+    async def script(s):
+        await s.emitting(1.0)
+        await s.call("hold", now=True)
+        await s.until("HELD")
+        with pytest.raises(StateError, match=r"unhold refused: the plan moves rotary axes"):
+            await s.call("unhold")
+        assert s.ex.state.name == "HELD"
+        await s.call("stop")
+        await s.until("STOPPED")
+
+    out = play(tmp_path / "record", job=job, script=script)
+    held = next(t for t, state in out.states if state == "HOLDING")
+    assert out.dark_us(held) <= held + 20_000
+    assert out.alarms == []
+    summary = summarise(out.folder)
+    assert summary["state"] == "STOPPED"
+    assert summary["position_error_steps"] == 0
+    assert oracle.check(out.folder / "trace.mcap") == []
