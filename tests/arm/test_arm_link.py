@@ -19,6 +19,10 @@ pytestmark = [pytest.mark.arm, pytest.mark.slow, needs_tools]
 Scene = Callable[["Session"], Awaitable[None]]
 
 
+class StarvedError(Exception):
+    """This computer gave the emulator no time for 100 ms: the dead-man fell, as it must."""
+
+
 class Session:
     """One board, one link, the events that came."""
 
@@ -28,6 +32,7 @@ class Session:
         self.events: list[LinkEvent] = []
         self.link.on_event = self.events.append
         self.alive = True
+        self.may_lose_beats = False
 
     async def tokens(self) -> None:
         while self.alive and not self.link.failure:
@@ -45,10 +50,19 @@ class Session:
         raise AssertionError("no handshake")
 
     async def until(self, ready: Callable[[], bool], seconds: float = 20.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not ready():
-                assert not self.link.failure, self.link.failure
-                await asyncio.sleep(0.005)
+        try:
+            async with asyncio.timeout(seconds):
+                while not ready():
+                    assert not self.link.failure, self.link.failure
+                    status = self.link.status
+                    if status and status.fault == FaultCode.BEAT_LOST and not self.may_lose_beats:
+                        raise StarvedError
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            said = f"{self.link.status} refused: {self.link.refusal!r} {self.link.stats}"
+            raise AssertionError(
+                f"waited {seconds} s in vain: {said} {self.events[-12:]}"
+            ) from None
 
     async def play(self, n: int) -> None:
         """Homed, armed, n segments of 10 ms under way, the first 20 of them done."""
@@ -66,7 +80,17 @@ class Session:
 
 
 def run(scene: Scene, settings: LinkSettings | None = None) -> Session:
+    """Plays a scene on a fresh board, once more (at most twice) where the emulator starved."""
     build("qemu")
+    for _ in range(2):
+        try:
+            return run_once(scene, settings)
+        except StarvedError:
+            continue
+    return run_once(scene, settings)
+
+
+def run_once(scene: Scene, settings: LinkSettings | None) -> Session:
     session = Session(settings or link_settings(load_cell("sim")[0]))
 
     async def main() -> None:
@@ -130,6 +154,7 @@ def test_segments_move_the_axes_and_the_gate_by_the_plan():
 def test_beats_lost_shut_the_gate_100_ms_after_the_last_one():
     async def scene(s: Session) -> None:
         await s.play(600)
+        s.may_lose_beats = True
         s.link.stop_beating()
         beats: list[int] = []
         while s.link.status.fault == 0:
