@@ -178,8 +178,8 @@ def test_interlock_input_shuts_the_gate_and_latches():
         await s.play(600)
         s.board.set_input(0, False)
         await s.until(lambda: s.link.status.fault == FaultCode.INTERLOCK)
-        await s.until(lambda: not s.link.status.armed)
-        with pytest.raises(DeviceError, match=r"RESET refused"):
+        await s.until(lambda: s.link.status.queued == 0)  # it has come to rest
+        with pytest.raises(DeviceError, match="RESET refused: .*interlock"):
             await s.link.reset()
         s.board.set_input(0, True)
         await s.board.places()
