@@ -183,7 +183,8 @@ class Motion(Strict):
             if axis.range_mm[0] >= axis.range_mm[1]:
                 raise ValueError(f"axis {axis.name}: range {axis.range_mm} mm is empty")
         self._link_has_its_keys()
-        ends = {f"{a.name}{end}" for a in (*self.axes, *self.rotary) for end in "-+"}
+        names = [*(a.name for a in self.axes), *(a.name for a in self.rotary)]
+        ends = {f"{name}{end}" for name in names for end in "-+"}
         for name in self.limit_switches:
             if name not in ends:
                 raise ValueError(

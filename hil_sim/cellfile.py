@@ -348,7 +348,7 @@ def _yes(motion: _Table, key: str) -> bool:
 
 def _limit_switches(motion: _Table) -> frozenset[str]:
     names = motion.data.get("limit_switches", [])
-    known = [a.name for a in (*_axes(motion), *_rotary(motion))]
+    known = [*(a.name for a in _axes(motion)), *(a.name for a in _rotary(motion))]
     ends = {n + end for n in known for end in "-+"}
     if not isinstance(names, list) or any(n not in ends for n in names):
         raise motion.fail("limit_switches", f'{names!r} are not ends of axes such as "X-", "X+"')

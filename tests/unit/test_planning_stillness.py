@@ -66,9 +66,7 @@ def test_too_slow_for_the_steps_is_refused_and_nearly_so_told_by_name():
     def cell(steps):
         return cell_with(('steps = "400 1/mm"', f'steps = "{steps} 1/mm"'))
 
-    with pytest.raises(
-        PlanError, match=r"bead 0: no axis steps for [56]\d\.\d ms.*STILL.*X steps"
-    ):
+    with pytest.raises(PlanError, match=r"bead 0: no axis steps for [56]\d\.\d ms.*STILL.*X steps"):
         plan(line, recipe=SLOW, cell=cell(19))
     made = plan(line, recipe=SLOW, cell=cell(30))
     (note,) = [n for n in made.warnings if "STILL" in n]
