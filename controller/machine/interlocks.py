@@ -197,6 +197,8 @@ def _firmware_fault(s: MachineSnapshot, lim: Limits) -> bool | None:
         return None
     if s.motion.fault == FaultCode.HOST_ABORT and s.state in _HOST_ABORTS:
         return False  # what this host asked for is no cause of anything
+    if s.state is State.CLEARING:
+        return None  # found after a lost wire came back: clearing resets it, or does not succeed
     return bool(s.motion.fault)
 
 

@@ -266,3 +266,42 @@ def test_hold_now_shuts_the_light_at_random_moments(link, tmp_path):
         # a frame's way and 1 ms; grblHAL plays 0.1 s of prepared steps; a cycle of 20 ms
         limit_ms = {"lmd_segment": 2.0, "grblhal": 150.0, "supervised": 45.0}[link]
         assert dark_ms <= limit_ms, f"light for {dark_ms:.1f} ms after HOLD_NOW at {after_s:.2f} s"
+
+
+@pytest.mark.parametrize("link", CELLS)
+def test_unplugged_and_plugged_in_again_the_position_is_right_or_said_to_be_unknown(link, tmp_path):
+    told = {}
+
+    async def script(s: Session):
+        await s.emitting(1.7)
+        told["at_us"] = s.ex.now_us()
+        fault = s.inject('device = "motion"\nlayer = "wire"\nkind = "unplug"')
+        await s.until("ABORTED")
+        await s.pass_s(0.5)
+        told["latched"] = [a.alarm.name for a in s.ex.alarms.present()]
+        s.act(fault, False)
+        await s.pass_s(0.5)
+        assert s.ex.state.name == "ABORTED", "it came back by itself"
+        await s.call("clear")
+        await s.until("STOPPED", limit_s=20.0)
+        await s.call("reset")
+        await s.until("IDLE")
+        m = s.ex.motion
+        told["homed"], told["armed"], told["gate"] = m.homed, m.armed, m.gate_on
+        told["at_mm"] = s.ex.monitor.position_mm
+        told["blockers"] = [b["name"] for b in (await s.call("preflight"))["blockers"]]
+        await s.pass_s(0.1)
+
+    out = play(tmp_path, job=near_job(link), script=script)
+    assert "LINK_LOST" in told["latched"]
+    limit_us = {"supervised": 250_000}.get(link, 101_000 + 20_000)
+    assert out.dark_us(told["at_us"]) - told["at_us"] <= limit_us
+    assert breaches(link, tmp_path / "trace.mcap") == []
+    assert not told["armed"]
+    assert not told["gate"]
+    if not told["homed"]:
+        assert "NOT_HOMED" in told["blockers"]
+        return
+    true_mm = [float(out.plant[k][-1]) for k in ("x_mm", "y_mm", "z_mm")]
+    assert told["at_mm"] == pytest.approx(true_mm, abs=0.0026)
+    assert "NOT_AT_START" in told["blockers"]

@@ -234,6 +234,12 @@ def test_an_abort_of_our_own_is_no_fault_of_the_firmware():
     assert "FIRMWARE_FAULT" in run(lambda now: snap(now, motion={"fault": 6}))
 
 
+def test_a_fault_that_clearing_finds_behind_a_lost_wire_is_no_new_cause():
+    assert run(lambda now: snap(now, state=State.CLEARING, motion={"fault": 1})) == {}
+    told = run(lambda now: snap(now, state=State.STOPPED, motion={"fault": 1}))
+    assert "FIRMWARE_FAULT" in told
+
+
 def test_link_is_lost_after_100_ms():
     timers = Timers()
     assert watch(snap(motion={"received_us": NOW - 100_000}), LIMITS, timers)[0] == []
