@@ -179,7 +179,7 @@ def test_interlock_input_shuts_the_gate_and_latches():
         s.board.set_input(0, False)
         await s.until(lambda: s.link.status.fault == FaultCode.INTERLOCK)
         await s.until(lambda: s.link.status.queued == 0)  # it has come to rest
-        with pytest.raises(DeviceError, match="RESET refused: .*interlock"):
+        with pytest.raises(DeviceError, match=r"RESET refused: .*interlock"):
             await s.link.reset()
         s.board.set_input(0, True)
         await s.board.places()
