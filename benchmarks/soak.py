@@ -24,6 +24,7 @@ from tests.hil.whole_cell import build, example, started_build, write_box
 from tests.unit import random_plans, test_firmware_protocol, test_framing
 
 KILLS = 100
+MOST_TRIES = 10  # builds until one is met with the gate open
 FRAMES = 1_000_000
 PLANS = 1_000_000
 SEEDS = 50
@@ -59,8 +60,10 @@ def _one_kill(
                 break
             time.sleep(0.02)
         else:
-            alarms = [f"{a['name']} {a.get('detail', '')}" for a in status["alarms"]]
-            raise RuntimeError(f"no emission: {status['machine']}, alarms {alarms}")
+            # a busy computer may starve a build in real time: it aborts itself, nothing is tried
+            alarms = ", ".join(a["name"] for a in status["alarms"])
+            print(f"soak: no emission, alarms {alarms}: tried again", file=sys.stderr, flush=True)
+            return None
         time.sleep(wait_s)
         pid = cell["told"]["link_pid"] if victim == "link" else cell["server"].pid
         sent_us = time.monotonic_ns() // 1000 - cell["simulator"]["start_us"]
@@ -98,9 +101,13 @@ def kills(share: float) -> list[dict[str, Any]]:
     for _ in range(n):
         for victim, how in tries:
             told = None
-            while told is None:
+            for _ in range(MOST_TRIES):
+                if told is not None:
+                    break
                 with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
                     told = _one_kill(victim, how, float(rng.uniform(0.0, 1.5)), Path(name))
+            if told is None:
+                raise RuntimeError(f"{victim} {how.name}: no emission found in {MOST_TRIES} builds")
             took[victim, how].append(told)
             text = f"{told[0]:.1f} ms, {told[1]:.1f} ms after the last beat"
             print(f"soak: {victim} {how.name} {text}", file=sys.stderr, flush=True)
