@@ -136,8 +136,9 @@ cdef void _places(
             done = -1
         x = s[j] - s_move[i]
         y = s_move[i + 1] - s[j]
-        if x < half[i] or y < half[i + 1]:
-            c = i if x < half[i] else i + 1
+        # only a corner with an arc has moves on both of its sides: ends of the path have none
+        if (half[i] > 0.0 and x < half[i]) or (half[i + 1] > 0.0 and y < half[i + 1]):
+            c = i if half[i] > 0.0 and x < half[i] else i + 1
             side = 1 if c == i else -1  # the arc lies behind / ahead of this move's middle
             r = radius[c]
             if c != done:

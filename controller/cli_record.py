@@ -131,9 +131,10 @@ def resume(
     ] = "development",
     json: Json = False,
 ) -> None:
-    """Go on with an interrupted build, from what its record says was executed.
+    """Go on with an interrupted build, from its record.
 
-    Makes a record of its own that names the old one.
+    It begins where the build was executed to, and makes a record of its own that names the
+    old one.
     """
     words.seed(seed)
     words.one_of("--mode", mode, words.UNIT_MODES)

@@ -209,3 +209,17 @@ def test_any_path_is_finite_and_within_its_limits(moves, speed, accel):
     )
     speeds = np.sqrt(w)
     assert t.sum() >= (2 * half.sum() + middle.sum()) / max(speed, speeds.max()) * (1 - 1e-12)
+
+
+def test_places_beside_the_ends_do_not_read_beyond_the_points():
+    """A length that rounding put past the end continues the last move, whatever lies behind."""
+    around = np.full((7, 3), np.nan)
+    around[2:5] = [[0.0, 0, 0], [10, 0, 0], [10, 5, 0]]
+    points = around[2:5]
+    radius, half, middle = _curve.round_corners(points, 0.02)
+    length = np.cumsum([0.0, middle[0] + half[1], half[1] + middle[1]])
+    end = length[2]
+    s = np.array([-1e-3, np.nextafter(0.0, -1.0), np.nextafter(end, 20.0), end + 1e-3])
+    found = _curve.places(points, radius, half, length, s)
+    expected = [[-1e-3, 0, 0], [0, 0, 0], [10, 5, 0], [10, 5.001, 0]]
+    assert np.abs(found - expected).max() < 1e-9
