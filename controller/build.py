@@ -8,7 +8,6 @@ result. Nothing here reaches into the machine.
 import contextlib
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +224,7 @@ def _on_cell(
         with Client(run_dir, role="engineer", name="lmd run") as client:
             make_ready(client)
             client.call("load_job", path=str(job))
-            with noted_interrupts() as interrupted:
+            with launch.noted_interrupts() as interrupted:
                 try:
                     client.call("start", record_dir=str(folder), mode=mode, header=header)
                 except CallError as exc:
@@ -248,28 +247,6 @@ def _on_cell(
         state = (result["record"]["result"] or {}).get("state", result["state"])
         raise Interrupted(state, folder)
     return result
-
-
-@contextlib.contextmanager
-def noted_interrupts() -> Iterator[Callable[[], bool]]:
-    """An interrupt is noted, to be acted on in order; a second one is not waited for."""
-    noted: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody interrupts here
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def make_ready(client: Client) -> None:

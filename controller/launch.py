@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,28 @@ def short_run_dir() -> Path:
     return Path(tempfile.mkdtemp(prefix="lmd-", dir=base))
 
 
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[Callable[[], bool]]:
+    """An interrupt is noted, to be acted on in order; a second one is not waited for."""
+    noted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody interrupts here
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Child:
     """One child process that prints a JSON line when it is ready."""
 
@@ -52,14 +75,18 @@ class Child:
     def __init__(self, arguments: list[str], log: Path) -> None:
         self._log_path = log
         self._log = log.open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            process_group=0,
-        )
+        # an interrupt between fork and here would leave a process that nobody ends
+        with noted_interrupts() as interrupted:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                process_group=0,
+            )
         try:
+            if interrupted():
+                raise KeyboardInterrupt
             self.ready = self._await_ready()
         except BaseException:
             self.stop()
