@@ -10,9 +10,9 @@ import pytest
 from controller import build
 from controller.api.protocol import CallError
 from controller.build import Wish, _record_folder, check_wish, follow, make_ready, new_folder
-from controller.launch import noted_interrupts as noting
 from controller.config import load_cell
 from controller.errors import ApiError, ConfigError, RecordError
+from controller.launch import noted_interrupts as noting
 from tests.unit.cli_bench import files_below
 
 
