@@ -16,7 +16,7 @@ from controller.errors import PlanError
 from controller.planning.light.power import Gates, PowerCurve
 from controller.planning.motion.profile import Profile
 from controller.planning.path.kinematics import home_axes
-from controller.planning.path.motion_path import MovePath, Role
+from controller.planning.path.motion_path import MovePath
 from controller.planning.stream import (
     WINDOW_PHASES,
     Scale,
@@ -127,10 +127,3 @@ def _param_rows(
     rows["end_speed"] = round(min(max(recipe.window.override[0], 0.0), 1.9999) * RATIO_ONE)
     rows["flags"] = FLAG_PARAM
     return when, rows
-
-
-def role_lengths_mm(path: MovePath, profile: Profile) -> tuple[float, float]:
-    """Length with the gate open, and all the rest."""
-    length = np.diff(profile.move_s_mm)
-    emission = float(length[path.role == Role.EMIT].sum())
-    return emission, float(length.sum()) - emission
