@@ -106,6 +106,121 @@ class SafetyReading:
     supply_relay_on: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CameraReading:
+    """The melt pool as the newest frame shows it; NaN where nothing of it is seen.
+
+    ``frame`` counts the camera's own frames; one that stands still is an old picture.
+    ``ok`` False: the camera itself doubts the frame (no light path, no trigger, dropped).
+    """
+
+    at_us: int
+    frame: int
+    width_mm: float
+    area_mm2: float
+    temp_deg_c: float
+    saturated: bool
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeightReading:
+    """Height of the work under the sensor, from its own zero; ``valid`` False: no surface seen."""
+
+    at_us: int
+    height_mm: float
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DrivesReading:
+    """The axes' servo drives; tuples have one entry an axis, in the cell's order of axes.
+
+    ``following_error_mm``: commanded less actual position, in degrees where the axis turns.
+    ``fault``: a drive has failed; ``fault_bits`` say which, in its maker's words.
+    """
+
+    at_us: int
+    ready: bool
+    following_error_mm: tuple[float, ...]
+    fault_bits: int
+    fault: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PowerMeterReading:
+    """Light at a power meter. ``valid`` False: it does not measure; ``overrange``: too much."""
+
+    at_us: int
+    power_w: float
+    valid: bool
+    overrange: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeaterReading:
+    """The substrate heater. ``heating``: it is switched on and holds ``setpoint_deg_c``."""
+
+    at_us: int
+    temp_deg_c: float
+    setpoint_deg_c: float
+    heating: bool
+    fault: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChamberReading:
+    """The process chamber's atmosphere but for its oxygen, which has its own analyser.
+
+    ``pressure_pa`` is above the room's. ``moisture_ppm`` by volume.
+    """
+
+    at_us: int
+    pressure_pa: float
+    dew_point_deg_c: float
+    moisture_ppm: float
+    purging: bool
+    door_locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeadReading:
+    """The process head. ``scatter_pct``: light scattered by the protective window, of a dirty
+    one's 100 %. ``collision``: its collision switch has opened."""
+
+    at_us: int
+    window_deg_c: float
+    scatter_pct: float
+    cooling_ok: bool
+    collision: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PowderLineReading:
+    """Powder between feeder and nozzle. ``pressure_kpa``: back-pressure above the room's, one
+    entry a stream of the nozzle; ``mass_left_g``: hoppers on scales, one entry a hopper."""
+
+    at_us: int
+    pressure_kpa: tuple[float, ...]
+    mass_left_g: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomReading:
+    """The room that people stand in, and what it supplies.
+
+    ``oxygen_pct`` by volume (20.9 in good air). ``supply_pressure_kpa``: compressed air and
+    argon, above the room's.
+    """
+
+    at_us: int
+    oxygen_pct: float
+    extraction_ok: bool
+    supply_pressure_kpa: tuple[float, ...]
+    ups_on_battery: bool
+    ups_charge_pct: float
+
+
 class Role(ABC):
     """Base of the roles. A driver of a role is an instance of it (``isinstance`` works)."""
 
@@ -227,6 +342,90 @@ class SafetyPlc(Role):
         raise NotImplementedError
 
 
+class MeltPoolCamera(Role):
+    """A camera on the melt pool, coaxial with the beam or beside it."""
+
+    key = "melt_pool_camera"
+    reading_type = CameraReading
+    reading: CameraReading | None
+
+
+class HeightSensor(Role):
+    """Height of the work: a point or line sensor beside the nozzle."""
+
+    key = "height_sensor"
+    reading_type = HeightReading
+    reading: HeightReading | None
+
+
+class AxisDrives(Role):
+    """Servo drives of the axes. Read only: the motion controller moves them."""
+
+    key = "axis_drives"
+    reading_type = DrivesReading
+    reading: DrivesReading | None
+
+
+class PowerMeter(Role):
+    """Laser power at the work or at the head, for calibration and for supervision."""
+
+    key = "power_meter"
+    reading_type = PowerMeterReading
+    reading: PowerMeterReading | None
+
+
+class SubstrateHeater(Role):
+    """Heats the plate before and during the build."""
+
+    key = "substrate_heater"
+    reading_type = HeaterReading
+    reading: HeaterReading | None
+
+    async def set_setpoint(self, deg_c: float) -> None:
+        """Plate set temperature, degC."""
+        await self.put("setpoint_deg_c", deg_c)
+
+    async def set_run(self, run: bool) -> None:
+        """Heating on or off; safe is off."""
+        await self.put("run", 1 if run else 0)
+
+
+class Chamber(Role):
+    """Closed chamber: purge, pressure, dew point, door lock."""
+
+    key = "chamber"
+    reading_type = ChamberReading
+    reading: ChamberReading | None
+
+    async def set_purge(self, on: bool) -> None:
+        """Open or close the purge valve."""
+        await self.put("purge", 1 if on else 0)
+
+
+class ProcessHead(Role):
+    """Processing optics: protective window, cooling, collision switch."""
+
+    key = "process_head"
+    reading_type = HeadReading
+    reading: HeadReading | None
+
+
+class PowderLine(Role):
+    """Pressure sensors behind the powder splitter, hopper scales."""
+
+    key = "powder_line"
+    reading_type = PowderLineReading
+    reading: PowderLineReading | None
+
+
+class Room(Role):
+    """Air for people, extraction, supplies, emergency power."""
+
+    key = "room"
+    reading_type = RoomReading
+    reading: RoomReading | None
+
+
 ROLES: tuple[type[Role], ...] = (
     LaserSource,
     PowderFeeder,
@@ -235,4 +434,13 @@ ROLES: tuple[type[Role], ...] = (
     OxygenAnalyser,
     Pyrometer,
     SafetyPlc,
+    MeltPoolCamera,
+    HeightSensor,
+    AxisDrives,
+    PowerMeter,
+    SubstrateHeater,
+    Chamber,
+    ProcessHead,
+    PowderLine,
+    Room,
 )

@@ -11,7 +11,8 @@ class MachineSnapshot:
     """One frozen look at the machine, made once per control tick.
 
     Device fields hold the reading of the role (``firmware_bridge.roles``) or None when
-    nothing was read yet; ``at_us`` of a reading and ``now_us`` share the loop's time.
+    nothing was read yet; those with a default are None where the cell has no such device too.
+    ``at_us`` of a reading and ``now_us`` share the loop's time.
     """
 
     now_us: int
@@ -27,6 +28,16 @@ class MachineSnapshot:
     oxygen: Any
     pyrometer: Any
     safety: Any
+
+    camera: Any = None  # CameraReading | None, and so on
+    height: Any = None
+    drives: Any = None
+    power_meter: Any = None
+    heater: Any = None
+    chamber: Any = None
+    head: Any = None
+    powder_line: Any = None
+    room: Any = None
 
     refusal: str = ""  # of what the link sent by itself, since the last start
 
