@@ -216,6 +216,7 @@ class LinkStats:
     refused: int = 0
     bad_bytes: int = 0
     beats: int = 0
+    beat_retries: int = 0  # commands sent again after a gap in the beats
     underruns: int = 0  # the device held itself, queue low or dry
     rtt_us: int = 0
     rtt_max_us: int = 0

@@ -26,6 +26,7 @@ from firmware_bridge.link_types import (
     MotionStatus,
     ProbeOutcome,
 )
+from firmware_bridge.motion_link_session import BEAT_US
 from firmware_bridge.motion_link_stream import StreamingLink
 from firmware_bridge.transport import Port
 
@@ -77,7 +78,7 @@ class MotionLink(StreamingLink):
         assert self._loop is not None
         self._stop_streaming()
         await self._command(T.FLUSH, struct.pack("<I", 0) + self._go())
-        await self._command(T.HOME, self._go())
+        await self._with_beats(T.HOME, self._go())
         done = self._homing = self._loop.create_future()
         try:
             await asyncio.wait_for(done, timeout_s)
@@ -171,7 +172,7 @@ class MotionLink(StreamingLink):
         own = self._settings.axes[axis]
         target = round(target_mm * own.steps_per_mm)
         payload = self._go() + struct.pack("<B3xiI", axis, target, abs(_step_s(own, speed_mm_s)))
-        await self._command(T.PROBE, payload)
+        await self._with_beats(T.PROBE, payload)
         done = self._probing = self._loop.create_future()
         try:
             outcome, steps = await asyncio.wait_for(done, timeout_s)
@@ -189,6 +190,12 @@ class MotionLink(StreamingLink):
         return steps / own.steps_per_mm
 
     # --- receiving ---------------------------------------------------------------------
+
+    def _beat_told_since(self, at_us: int) -> bool:
+        status = self.status
+        return (
+            status is not None and status.received_us > at_us and status.beat_age_us <= 2 * BEAT_US
+        )
 
     def _got_status(self, payload: bytes) -> None:
         now = self._now_us()

@@ -25,10 +25,15 @@ URGENT_REPEAT_S = 0.004
 URGENT_LIMIT_US = 10_000
 HANDSHAKE_S = 0.2
 ANSWER_S = 1.0
+BEATS_S = 1.0  # that a command which needs a beat waits for beats to flow again
 
 _U32 = 0xFFFFFFFF
 # an urgent frame that supersedes one still unanswered must not be weaker than it
 _SEVERITY = {T.HOLD_NOW: 0, T.DISARM: 1, T.ABORT: 2}
+
+
+class _NoBeat(DeviceError):
+    """Refused because no beat came for a while."""
 
 
 def _before(a: int, b: int) -> bool:
@@ -88,6 +93,10 @@ class LinkSession:
         raise NotImplementedError
 
     def _got_events(self, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def _beat_told_since(self, at_us: int) -> bool:
+        """A status that came after ``at_us`` tells of a fresh beat."""
         raise NotImplementedError
 
     def _credited(self, next_index: int, free: int, acknowledged: Sequence[int]) -> None:
@@ -281,6 +290,33 @@ class LinkSession:
             self._waiting.pop(seq, None)
             raise DeviceError(f"{self._port}: no answer to {kind.name} in {ANSWER_S} s") from None
 
+    async def _with_beats(self, kind: T, payload: bytes) -> None:
+        """A command that the device refuses while no beat is fresh.
+
+        A short gap (either side was busy) is waited for, as long as ``BEATS_S``; then the same
+        payload is sent once more: a stop that came meanwhile makes it stale. Where the token is
+        old no beat goes out and the refusal stays. Raises DeviceError.
+        """
+        try:
+            await self._command(kind, payload)
+        except _NoBeat as exc:
+            if not await self._beats_flow():
+                raise DeviceError(str(exc)) from None
+            self.stats.beat_retries += 1
+            await self._command(kind, payload)
+
+    async def _beats_flow(self) -> bool:
+        """Wait until the device tells of a fresh beat; False when it does not in time."""
+        assert self._loop is not None
+        begin_us = self._now_us()
+        while (now_us := self._now_us()) - begin_us < BEATS_S * 1e6:
+            if self.failure or not self._beating:
+                return False
+            if self._may_beat(now_us) and self._beat_told_since(begin_us):
+                return True
+            await asyncio.sleep(BEAT_US * 0.5e-6)
+        return False
+
     def _go(self) -> bytes:
         """What lets something go again quotes the last stop."""
         return struct.pack("<I", self._urgent)
@@ -411,6 +447,11 @@ class LinkSession:
         except (ValueError, KeyError):
             text, name = f"reason {reason}", f"frame {kind:#x}"
         message = f"{self._port}: {name} refused: {text}"
+        future = self._waiting.get(number)
+        if reason == Refusal.NO_BEAT and future is not None and not future.done():
+            self._waiting.pop(number)
+            future.set_exception(_NoBeat(message))  # may be sent again: not told by ``refusal``
+            return
         self.refusal = message
         if kind == T.JOG:
             return  # it has no number of its own

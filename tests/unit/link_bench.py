@@ -139,6 +139,7 @@ class Bench:
         try:
             self.loop.run_until_complete(main())
         finally:
+            coroutine.close()  # where connecting failed it never began
             self.loop.close()
 
     async def ready(self, segments: np.ndarray) -> None:

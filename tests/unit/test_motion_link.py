@@ -327,6 +327,74 @@ def test_override_and_trim_reach_the_player():
     bench.run(build())
 
 
+async def deaf_for(bench: Bench, gap_s: float) -> None:
+    """Nothing from the host reaches the device for a while; tokens go on."""
+    bench.spoil = lambda data: b""
+    await asyncio.sleep(gap_s)
+    bench.spoil = lambda data: data
+
+
+def test_homing_after_a_gap_in_the_beats_waits_for_them():
+    bench = Bench()
+    told = []
+
+    async def build():
+        bench.link.on_event = told.append
+        await asyncio.sleep(0.02)
+        await deaf_for(bench, 0.13)
+        assert bench.link.status.beat_age_us > 100_000
+        at_us = bench.fw.now_us
+        await bench.link.home()
+        assert bench.link.status.homed
+        homes = [t for t in sent(bench, "HOME") if t >= at_us]
+        assert len(homes) == 2
+        assert homes[1] - homes[0] <= 40_000
+
+    bench.run(build())
+    assert bench.link.stats.beat_retries == 1
+    assert bench.link.refusal == ""
+
+
+def test_without_tokens_homing_stays_refused():
+    bench = Bench()
+
+    async def build():
+        await asyncio.sleep(0.02)
+        bench.supervised = False
+        await asyncio.sleep(0.3)
+        at_us = bench.fw.now_us
+        with pytest.raises(DeviceError, match="HOME refused: no heartbeat"):
+            await bench.link.home()
+        assert 900_000 <= bench.fw.now_us - at_us <= 1_100_000
+        assert len(sent(bench, "HOME")) == 1
+        assert not [t for t in sent(bench, "BEAT") if t > at_us - 200_000]
+        assert not bench.link.status.homed
+
+    bench.run(build())
+    assert bench.link.stats.beat_retries == 0
+
+
+@pytest.mark.parametrize("stop", ["hold", "abort"])
+def test_a_stop_in_the_gap_is_not_undone_by_the_second_try(stop):
+    bench = Bench()
+
+    async def build():
+        await asyncio.sleep(0.02)
+        await deaf_for(bench, 0.13)
+        homing = asyncio.ensure_future(bench.link.home())
+        await asyncio.sleep(0.0)
+        await until(lambda: bench.link.stats.refused == 1, 0.001)
+        if stop == "hold":
+            bench.link.hold(now=True)
+        else:
+            bench.link.abort()
+        with pytest.raises(DeviceError, match="HOME refused: overtaken by a stop"):
+            await homing
+        assert bench.link.status.state != LinkState.HOMING
+
+    bench.run(build())
+
+
 def test_another_configuration_is_refused_at_the_handshake():
     bench = Bench(blob=config(AXES, plan_share=20000))
 
