@@ -8,6 +8,7 @@ LmdError                      exit code 2 unless said otherwise
 ├── PreflightError            START refused: the reasons are named (exit code 3)
 ├── Unfinished                a build ended otherwise than COMPLETE (exit code 3)
 ├── StateError                a command that the machine's state does not allow
+├── CommissioningError        readings or a calibration do not hold
 ├── RecordError               a build record cannot be written or read
 │   └── VerifyError           a record or job is not what was sealed (exit code 4)
 └── ApiError                  the cell server refused or is not there (exit code 1)
@@ -63,6 +64,10 @@ class Unfinished(LmdError):
 
 class StateError(LmdError):
     """A command that the machine's present state does not allow."""
+
+
+class CommissioningError(LmdError):
+    """Readings give no certain value, or a calibration file does not hold."""
 
 
 class RecordError(LmdError):
