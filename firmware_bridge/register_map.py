@@ -3,12 +3,12 @@
 A map is TOML, read strictly: an unknown key, a wrong type, a register outside its blocks or
 a safe value outside its limits is a ``MapError`` that names file and key. Names carry their
 unit (``hopper1_speed_rpm``), numbers are in that unit. ``docs/reference/device-protocols.md``
-describes the two maps that come with the program.
+describes the maps that come with the program, and what a map alone can say (section 9).
 """
 
 import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,22 @@ MAX_BYTES = 200_000
 MAX_ENTRIES = 500
 
 _TOP = {"title", "fictitious", "source", "role", "framing", "unit"}
+_TABLES = {"blocks", "readings", "settings", "calibration", "constants", "commands"}
 _BLOCK = {"address", "words", "unit", "function", "before", "after", "every"}
-_READING = {"address", "kind", "scale", "offset", "bit", "bounds", "unit", "function"}
+_READING = {"address", "kind", "scale", "offset", "bit", "bounds", "unit", "function"} | {
+    "invert",
+    "must",
+}
 _SETTING = {"address", "kind", "scale", "offset", "limits", "safe", "bounds", "unit"}
 
 
 @dataclass(frozen=True)
 class RegisterMap:
-    """A map as read. ``calibration`` holds lists of numbers by name."""
+    """A map as read. ``calibration`` holds lists of numbers by name.
+
+    ``constants``: fields of the role's reading that the device does not give.
+    ``commands``: (setting, value) steps by name of the role's command.
+    """
 
     origin: str
     title: str
@@ -39,6 +47,8 @@ class RegisterMap:
     blocks: tuple[Block, ...]
     readings: dict[str, Reading]  # settings included
     calibration: dict[str, tuple[float, ...]]
+    constants: dict[str, Any] = field(default_factory=dict)
+    commands: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
 
     def need(self, name: str, kind: type[Reading] = Reading) -> Reading:
         """An entry that a driver cannot do without. Raises MapError."""
@@ -56,8 +66,11 @@ class RegisterMap:
         return entry
 
 
-def load_map(name_or_path: str | Path, role: str) -> RegisterMap:
-    """Read a map by name (``configs/maps/<name>.toml``) or path. Raises MapError."""
+def load_map(name_or_path: str | Path, role: str | None) -> RegisterMap:
+    """Read a map by name (``configs/maps/<name>.toml``) or path. Raises MapError.
+
+    ``role``: the map must be for this role; None takes any.
+    """
     path = Path(name_or_path)
     if path.suffix != ".toml":
         maps = Path(str(resources.files("configs"))) / "maps"
@@ -74,19 +87,19 @@ def load_map(name_or_path: str | Path, role: str) -> RegisterMap:
     return parse_map(text, str(path), role)
 
 
-def parse_map(text: str, origin: str, role: str) -> RegisterMap:
+def parse_map(text: str, origin: str, role: str | None) -> RegisterMap:
     """A map from its text; ``origin`` stands in the messages. Raises MapError."""
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise MapError(f"{origin}: not valid TOML: {exc}") from None
-    _keys(data, origin, "", _TOP | {"blocks", "readings", "settings", "calibration"})
+    _keys(data, origin, "", _TOP | _TABLES)
     title = _text(data, origin, "title")
     source = _text(data, origin, "source")
     fictitious = data.get("fictitious")
     if not isinstance(fictitious, bool):
         raise MapError(f"{origin}: fictitious must be true or false, not {fictitious!r}")
-    if _text(data, origin, "role") != role:
+    if _text(data, origin, "role") != role and role is not None:
         raise MapError(f"{origin}: role is {data['role']!r}, a map for {role!r} is needed")
     framing = data.get("framing", "port")
     if framing not in ("rtu", "tcp", "port"):
@@ -115,8 +128,59 @@ def parse_map(text: str, origin: str, role: str) -> RegisterMap:
         for name, value in _table(data, origin, "calibration").items()
     }
     return RegisterMap(
-        origin, title, fictitious, source, role, framing, blocks, readings, calibration
+        origin,
+        title,
+        fictitious,
+        source,
+        data["role"],
+        framing,
+        blocks,
+        readings,
+        calibration,
+        _constants(_table(data, origin, "constants"), origin),
+        _commands(_table(data, origin, "commands"), origin, readings),
     )
+
+
+def _constants(table: dict[str, Any], origin: str) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in table.items():
+        path = f"constants.{name}"
+        if isinstance(value, bool):
+            made[name] = value
+        elif value == []:
+            made[name] = ()
+        elif isinstance(value, list):
+            made[name] = tuple(_numbers(value, origin, path))
+        else:
+            made[name] = _number(value, origin, path)
+    return made
+
+
+def _commands(
+    table: dict[str, Any], origin: str, readings: dict[str, Reading]
+) -> dict[str, tuple[tuple[str, float], ...]]:
+    made = {}
+    for name, given in table.items():
+        key = f"commands.{name}"
+        if not isinstance(given, list) or not 1 <= len(given) <= 20:
+            raise MapError(f"{origin}: {key} must be 1 to 20 steps {{ set, value }}")
+        steps = []
+        for i, step in enumerate(given):
+            if not isinstance(step, dict) or set(step) != {"set", "value"}:
+                raise MapError(f"{origin}: {key}[{i}] must be {{ set = ..., value = ... }}")
+            setting = readings.get(step["set"]) if isinstance(step["set"], str) else None
+            if not isinstance(setting, Setting):
+                raise MapError(f"{origin}: {key}[{i}].set {step['set']!r} is no setting")
+            value = _number(step["value"], origin, f"{key}[{i}].value")
+            low, high = setting.limits
+            if not low <= value <= high:
+                raise MapError(
+                    f"{origin}: {key}[{i}].value {value:g} is outside {low:g} to {high:g}"
+                )
+            steps.append((step["set"], value))
+        made[name] = tuple(steps)
+    return made
 
 
 def _blocks(given: Any, origin: str, unit: int) -> list[Block]:
@@ -155,8 +219,18 @@ def _reading(entry: Any, origin: str, key: str, unit: int) -> Reading:
     if bit is None and bounds is None and not key.endswith("_bits"):
         raise MapError(f"{origin}: {key}.bounds is missing: every value is bounded")
     function = _int(entry, origin, key, "function", 3, 3, 4)
+    for name in ("invert", "must"):
+        if name in entry and not isinstance(entry[name], bool):
+            raise MapError(f"{origin}: {key}.{name} must be true or false, not {entry[name]!r}")
     try:
-        return Reading(bit=bit, bounds=bounds, function=function, **common)
+        return Reading(
+            bit=bit,
+            bounds=bounds,
+            function=function,
+            invert=entry.get("invert", False),
+            must=entry.get("must"),
+            **common,
+        )
     except ValueError as exc:
         raise MapError(f"{origin}: {key}: {exc}") from None
 

@@ -65,6 +65,7 @@ class Reading:
     kind : one of KINDS               ``_low``: low word first
     scale, offset : float             value = raw * scale + offset
     bit : int or None                 the value is this bit, as a bool
+    invert : bool                     a bit that means the opposite: 1 is False
     must : bool or None               a bit that must read so, else the poll is refused
     bounds : (low, high) or None      anything else is refused; None for raw bits only
     unit : int                        Modbus unit (device) id
@@ -79,6 +80,7 @@ class Reading:
         scale: float = 1.0,
         offset: float = 0.0,
         bit: int | None = None,
+        invert: bool = False,
         must: bool | None = None,
         bounds: Bounds | None = None,
         unit: int = 1,
@@ -91,13 +93,13 @@ class Reading:
             raise ValueError(f"address {address} is not a register")
         if bit is not None and (kind != "u16" or not 0 <= bit <= 15):
             raise ValueError(f"bit {bit} is not a bit of a u16 register")
-        if must is not None and bit is None:
-            raise ValueError("only a bit can be held to a value")
+        if bit is None and (must is not None or invert):
+            raise ValueError("only a bit can be held to a value or inverted")
         if not math.isfinite(scale) or scale == 0.0:
             raise ValueError(f"scale {scale} is not a number other than 0")
         self.address, self.kind, self.bit = address, kind, bit
         self.scale, self.offset, self.bounds = scale, offset, bounds
-        self.unit, self.function, self.must = unit, function, must
+        self.unit, self.function, self.must, self.invert = unit, function, must, invert
         self.name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -114,6 +116,8 @@ class Reading:
             mask = 1 << self.bit
             if self.must is not None:
                 return self._held(at, mask)
+            if self.invert:
+                return lambda regs: regs[at] & mask == 0
             return lambda regs: regs[at] & mask != 0
         number = self._number(at)
         if self.bounds is None:
@@ -130,10 +134,10 @@ class Reading:
         return bounded
 
     def _held(self, at: int, mask: int) -> Callable[[list[int]], Any]:
-        must, name = self.must, self.name
+        must, name, invert = self.must, self.name, self.invert
 
         def held(regs: list[int]) -> bool:
-            value = regs[at] & mask != 0
+            value = (regs[at] & mask != 0) is not invert
             if value is not must:
                 raise DeviceError(f"{name} is {value}, the device cannot be trusted so")
             return value

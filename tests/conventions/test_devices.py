@@ -13,7 +13,9 @@ import pytest
 from firmware_bridge import registry, roles
 from firmware_bridge.ascii_device import AsciiDevice
 from firmware_bridge.device import KEEP, Device
+from firmware_bridge.devices.modbus_map import ModbusMap
 from firmware_bridge.modbus_device import ModbusDevice
+from firmware_bridge.register_map import load_map
 from firmware_bridge.registers import Setting
 from firmware_bridge.transport import Port
 
@@ -35,7 +37,7 @@ UNITS = (
     *("_pa", "_kpa", "_s", "_us", "_v", "_a", "_hz", "_pct", "_bits"),
 )
 # Names that are a word of the field, a state or a text, not a quantity.
-BARE = {"run", "text", "diverter_to_nozzle"}
+BARE = {"run", "text", "diverter_to_nozzle", "laser_on"}
 LINES = {ModbusDevice: 40, AsciiDevice: 80}
 SOURCE = Path(__file__).parents[2] / "firmware_bridge" / "devices"
 
@@ -53,9 +55,26 @@ class NoPort(Port):
         raise AssertionError("a constructor opened its port")
 
 
-each = pytest.mark.parametrize(
-    "cls", [registry.driver_class(name) for name in registry.names()], ids=registry.names()
-)
+# A driver of any role is visited once with each map that no driver of its own reads.
+BY_MAP = "modbus_map"
+OWN = {"handshake", "powder_feeder", "safety_plc"}
+CASES = {name: registry.driver_class(name) for name in registry.names() if name != BY_MAP}
+MAPS = {}
+for _path in sorted((SOURCE.parents[1] / "configs" / "maps").glob("*.toml")):
+    _role = load_map(_path, None).role
+    if _role not in OWN:
+        CASES[f"{BY_MAP} {_path.stem}"] = _cls = type(
+            "Case", (ModbusMap.of_role(_role),), {"__module__": ModbusMap.__module__}
+        )
+        MAPS[_cls] = _path
+each = pytest.mark.parametrize("cls", CASES.values(), ids=CASES)
+
+
+def made(cls):
+    """A device of a driver; nothing is opened."""
+    if cls in MAPS:
+        return registry.make(BY_MAP, NoPort(), map=MAPS[cls])
+    return cls(NoPort())
 
 
 def test_there_are_drivers():
@@ -64,7 +83,7 @@ def test_there_are_drivers():
 
 @each
 def test_constructor_does_no_io_and_needs_no_loop(cls):
-    device = cls(NoPort())
+    device = made(cls)
     assert device.reading is None
     assert device.connected is False
 
@@ -74,8 +93,9 @@ def test_docstrings_name_the_source(cls):
     module = inspect.getmodule(cls)
     assert re.search(r"^Source: \S", module.__doc__, re.MULTILINE)
     assert "docs/reference/device-protocols.md" in module.__doc__
-    assert cls.__doc__
-    assert cls.__doc__ != Device.__doc__
+    doc = inspect.getdoc(cls)
+    assert doc
+    assert doc != Device.__doc__
 
 
 @each
@@ -88,7 +108,7 @@ def test_protocol_page_has_a_section_for_it(cls):
 
 @each
 def test_names_carry_units(cls):
-    device = cls(NoPort())
+    device = made(cls)
     declared = device._readings if isinstance(device, ModbusDevice) else None
     if declared is None:
         entries = {q.name: q.bounds is not None for q in device.queries}
@@ -104,7 +124,7 @@ def test_names_carry_units(cls):
 
 @each
 def test_every_output_states_its_safe_value(cls):
-    device = cls(NoPort())
+    device = made(cls)
     if isinstance(device, ModbusDevice):
         for name, setting in device.settings.items():
             low, high = setting.limits
@@ -131,7 +151,7 @@ def test_safe_is_what_the_process_needs():
 
 @each
 def test_every_number_is_bounded(cls):
-    device = cls(NoPort())
+    device = made(cls)
     if isinstance(device, ModbusDevice):
         for name, entry in device._readings.items():
             if entry.bit is None and not name.endswith("_bits"):
@@ -146,8 +166,8 @@ def test_every_number_is_bounded(cls):
 
 @each
 def test_driver_fills_the_whole_reading_and_every_method_of_its_role(cls):
-    device = cls(NoPort())
-    declared = set(getattr(device, "_readings", ()))
+    device = made(cls)
+    declared = set(getattr(device, "_readings", ())) | set(getattr(device, "_where", ()))
     for field in dataclasses.fields(cls.role.reading_type)[1:]:
         assert hasattr(cls, field.name) or field.name in declared, field.name
     for name, method in vars(cls.role).items():
@@ -159,7 +179,7 @@ def test_driver_fills_the_whole_reading_and_every_method_of_its_role(cls):
 @each
 def test_role_settings_are_declared(cls):
     """A role method that puts a setting finds it."""
-    device = cls(NoPort())
+    device = made(cls)
     for method in vars(cls.role).values():
         if inspect.iscoroutinefunction(method):
             source = inspect.getsource(getattr(cls, method.__name__))

