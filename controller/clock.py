@@ -14,6 +14,7 @@ import array
 import asyncio
 import datetime
 import fcntl
+import json
 import selectors
 import socket
 import struct
@@ -22,7 +23,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-_WAIT, _GRANT, _BYE = 1, 2, 3
+_WAIT, _GRANT, _BYE, _TELL = 1, 2, 3, 4
+_LARGEST_B = 65_536  # of a message
 _HEAD = struct.Struct("<BxHq")  # kind, number of channel items, time in us
 _ITEM = struct.Struct("<HHQ")  # channel, flags, bytes in total on that channel so far
 _OPENED, _CLOSED = 1, 2
@@ -328,6 +330,18 @@ class WireTime(_Meter):
                 loop.call_soon(wire.lost, None)
         return now_us, events
 
+    def tell(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request to the simulator's control channel at the present instant; its answer.
+
+        Raises OSError when the simulator is gone.
+        """
+        self._sock.send(_HEAD.pack(_TELL, 0, 0) + json.dumps(request).encode())
+        answer = self._receive()
+        if len(answer) <= _HEAD.size:
+            raise ConnectionResetError("the simulator is gone")
+        told: dict[str, Any] = json.loads(answer[_HEAD.size :])
+        return told
+
     def finish(self) -> None:
         try:
             self._sock.send(_HEAD.pack(_BYE, 0, 0))
@@ -345,7 +359,7 @@ class WireTime(_Meter):
             until = time.perf_counter() + _SPIN_S
             while time.perf_counter() < until:
                 try:
-                    data = sock.recv(4096, socket.MSG_DONTWAIT)
+                    data = sock.recv(_LARGEST_B, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     continue
                 self._fruitless = 0
@@ -356,7 +370,7 @@ class WireTime(_Meter):
                 self._spin_pause = _SPIN_PAUSE
         sock.settimeout(_GUARD_S)
         try:
-            return sock.recv(4096)
+            return sock.recv(_LARGEST_B)
         except TimeoutError:
             raise RuntimeError(
                 f"the time server granted nothing for {_GUARD_S:g} s of wall time"
@@ -430,6 +444,11 @@ class NullTime(_Meter):
             else:
                 loop.call_soon(wire.deliver, data)
         return now_us, []
+
+    def tell(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request to the simulator's control channel at the present instant; its answer."""
+        told: dict[str, Any] = self._simulator.tell(request)
+        return told
 
     def finish(self) -> None:
         self._simulator.finish()

@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(exc)
     with folder:
         try:
-            cell = SimCell(cell_file, scenario, options.seed, options.out)
+            cell = SimCell(
+                cell_file, scenario, options.seed, options.out, hidden=options.hidden
+            )
         except (cellfile.CellFileError, OSError) as exc:
             return _refuse(exc)
         gc.collect()
@@ -64,18 +66,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(cell: SimCell, virtual: bool, folder: _RunFolder) -> None:
     server: TimeServer | RealTimeServer
     socket_path: str | None = None
+    control: Path | None = None
     if virtual:
         socket_path = str(folder.path / f"time-{os.getpid()}.sock")
         server = TimeServer(cell.sim, cell.ends, socket_path)
         server.on_end = cell.finish  # type: ignore[method-assign]
+        server.on_tell = lambda request: faults.told_json(cell, request)  # type: ignore[method-assign]
     else:
         server = RealTimeServer(cell.sim, cell.ends)
+        control = folder.path / f"control-{os.getpid()}.sock"
+        server.listen(str(control), lambda asked: faults.told_json(cell, asked))
     try:
         with _ending(server) as wake_fd:
             ready = {
                 "ready": True,
                 "pid": os.getpid(),
                 "time_socket": socket_path,
+                "control_socket": None if virtual else str(control),
                 "start_us": server.start_us if isinstance(server, RealTimeServer) else None,
                 "scheduling": getattr(server, "scheduling", "virtual time"),
                 "channels": [cell.ends[number].describe() for number in sorted(cell.ends)],
@@ -86,6 +93,8 @@ def _serve(cell: SimCell, virtual: bool, folder: _RunFolder) -> None:
             server.serve(wake_fd)
     finally:
         folder.table.unlink(missing_ok=True)
+        if control is not None:
+            control.unlink(missing_ok=True)
         if socket_path is not None:
             Path(socket_path).unlink(missing_ok=True)
 
@@ -187,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check-scenario", metavar="FILE", help="only read a scenario file")
     parser.add_argument("--scenario", metavar="FILE", help="what breaks, and when")
     parser.add_argument("--seed", type=_seed, default=1, help="of everything that varies")
+    parser.add_argument("--hidden", type=_seed, help="of truths that differ from the cell file")
     parser.add_argument("--time", choices=("virtual", "real"), default="virtual")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for trace.mcap")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder for the time socket")

@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-WAIT, GRANT, BYE = 1, 2, 3
+WAIT, GRANT, BYE, TELL = 1, 2, 3, 4
+LARGEST_B = 65_536  # of a message
 HEAD = struct.Struct("<BxHq")
 ITEM = struct.Struct("<HHQ")
 OPENED, CLOSED = 1, 2
@@ -130,7 +131,7 @@ class _Party:
             until = time.perf_counter() + SPIN_S
             while time.perf_counter() < until:
                 try:
-                    data = sock.recv(4096, socket.MSG_DONTWAIT)
+                    data = sock.recv(LARGEST_B, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     continue
                 self.fruitless = 0
@@ -138,7 +139,7 @@ class _Party:
             self.fruitless += 1
             if self.fruitless >= 2:
                 self.fruitless, self.spin_pause = 0, SPIN_PAUSE
-        return sock.recv(4096)
+        return sock.recv(LARGEST_B)
 
 
 class TimeServer:
@@ -168,6 +169,8 @@ class TimeServer:
                         self._drop(party)
                 if not self._parties:
                     return
+                if not all(party.parked for party in self._parties):
+                    continue  # one had something to tell and goes on working
                 self._go_on()
         finally:
             for party in self._parties:
@@ -188,7 +191,7 @@ class TimeServer:
         return True
 
     def _hear(self, party: _Party) -> bool:
-        """Take a party's WAIT; False when it is gone or says BYE."""
+        """Take a party's WAIT or TELL; False when it is gone or says BYE."""
         try:
             data = party.receive()
         except OSError:
@@ -196,6 +199,11 @@ class TimeServer:
         if len(data) < HEAD.size:
             return False
         kind, count, target_us = HEAD.unpack_from(data)
+        if kind == TELL:
+            answer = self.on_tell(data[HEAD.size :])
+            with contextlib.suppress(OSError):  # found gone when it is heard next
+                party.sock.send(HEAD.pack(TELL, 0, self._sim.now_us) + answer)
+            return True
         if kind == BYE:
             party.target_us = -1
             return False
@@ -270,6 +278,10 @@ class TimeServer:
             with contextlib.suppress(OSError):
                 party.sock.shutdown(socket.SHUT_RDWR)
 
+    def on_tell(self, request: bytes) -> bytes:
+        """A request of the control channel, JSON, at the present instant; the answer, JSON."""
+        return b"{}"
+
     def on_end(self) -> None:
         """Called before an orderly party is let go; the cell closes its trace here."""
 
@@ -283,6 +295,34 @@ class RealTimeServer:
         self.stop = False
         self.start_us = monotonic_us()  # of this machine's clock: comparable between processes
         self.scheduling = _real_time_priority()
+        self._control: socket.socket | None = None
+        self._on_tell: Callable[[bytes], bytes] = lambda asked: b"{}"
+
+    def listen(self, path: str, on_tell: Callable[[bytes], bytes]) -> None:
+        """Take requests (JSON, one a packet) on a Unix socket; only the owner reaches it."""
+        self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.bind(path)
+        os.chmod(path, 0o600)
+        self._control.listen(4)
+        self._control.setblocking(False)
+        self._on_tell = on_tell
+
+    def _caller(self, selector: Any, key: Any) -> None:
+        sock, _ = key.fileobj.accept()
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_READ, self._asked)
+
+    def _asked(self, selector: Any, key: Any) -> None:
+        sock = key.fileobj
+        try:
+            request = sock.recv(LARGEST_B)
+            if request:
+                sock.send(self._on_tell(request))
+                return
+        except OSError:
+            pass
+        selector.unregister(sock)
+        sock.close()
 
     def serve(self, wake_fd: int | None = None) -> None:
         """Serve until ``stop`` is set or ``wake_fd`` becomes readable."""
@@ -292,6 +332,8 @@ class RealTimeServer:
                 endpoint.watch(selector)
             if wake_fd is not None:
                 selector.register(wake_fd, selectors.EVENT_READ, None)
+            if self._control is not None:
+                selector.register(self._control, selectors.EVENT_READ, self._caller)
             while not self.stop:
                 ready = selector.select(REAL_STEP_US * 1e-6)
                 now = monotonic_us() - self.start_us

@@ -7,13 +7,13 @@ the melt pool. Times count from power-up or from the first emission of the build
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hil_sim.cellfile import CellFileError, quantity, read_toml
-from hil_sim.wires import CHANNELS
+from hil_sim.fault_kinds import KINDS, Fault, Option, ScenarioError, check_fitted
 
 if TYPE_CHECKING:
     from hil_sim.cell import SimCell
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
 MOST_FAULTS = 10_000
 LONGEST_S = 30 * 24 * 3600.0
 ORIGINS = ("first_emission", "power_up")
-
-
-class ScenarioError(CellFileError):
-    """A scenario file cannot be used: one sentence that names file, key and value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault. ``length_us`` None: it stays to the end."""
-
-    device: str
-    layer: str
-    kind: str
-    at_us: int
-    origin: str
-    length_us: int | None
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,224 +33,6 @@ class Scenario:
 
 
 NOMINAL = Scenario("nominal", "Nothing breaks", ())
-
-# What a kind may be told besides when: key -> (kind of quantity or None, default, least, most)
-_Option = tuple[str | None, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Sets a fault (on) and takes it back (off)."""
-
-    act: Callable[[SimCell, Fault, bool], None]
-    options: dict[str, _Option] = field(default_factory=dict)
-
-
-def _world(name: str, broken: Any, whole: Any) -> Callable[[SimCell, Fault, bool], None]:
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        setattr(cell.world, name, broken if on else whole)
-
-    return act
-
-
-def _stall(cell: SimCell, fault: Fault, on: bool) -> None:
-    cell.world.hopper_stalled[int(fault.options["hopper"]) - 1] = on
-
-
-def _empty(cell: SimCell, fault: Fault, on: bool) -> None:
-    """What is left in a hopper; the end of the fault refills it."""
-    hopper = int(fault.options["hopper"]) - 1
-    full_g = cell.cell.hoppers[hopper].mass_g if hopper < len(cell.cell.hoppers) else 0.0
-    cell.world.hopper_mass_g[hopper] = fault.options["left"] if on else full_g
-
-
-# attribute of the world: (option that says how broken, value when whole)
-_SHARES = {
-    "optics_transmission": ("transmission", 1.0),
-    "source_share": ("share", 1.0),
-    "stray_w": ("power", 0.0),
-    "oxygen_leak_ppm": ("oxygen", 0.0),
-}
-
-
-def _share(name: str) -> Callable[[SimCell, Fault, bool], None]:
-    """A number of the world: an option's value while broken."""
-    option, rest = _SHARES[name]
-
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        setattr(cell.world, name, fault.options[option] if on else rest)
-        cell.plant.catch_up(cell.sim.now_us)  # the beam until now was of the other kind
-
-    return act
-
-
-def _bits(name: str) -> Callable[[SimCell, Fault, bool], None]:
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        bit = 1 << int(fault.options["bit"])
-        bits = int(getattr(cell.world, name))
-        setattr(cell.world, name, bits | bit if on else bits & ~bit)
-
-    return act
-
-
-def _warm(cell: SimCell, fault: Fault, on: bool) -> None:
-    """Warm water comes: a step of temperature, which the chiller works off by itself."""
-    if on:
-        cell.world.coolant_deg_c += fault.options["kelvin"]
-
-
-def _level(cell: SimCell, fault: Fault, on: bool) -> None:
-    """The chamber's oxygen now; afterwards it goes its way."""
-    if on:
-        cell.world.oxygen_ppm = fault.options["oxygen"]
-
-
-def _cut(cell: SimCell, fault: Fault, on: bool) -> None:
-    cell.end(fault.device).cut = on
-
-
-def _unplug(cell: SimCell, fault: Fault, on: bool) -> None:
-    end = cell.end(fault.device)
-    if on:
-        end.lose()
-    end.cut = on
-
-
-def _hook(name: str, option: str | None = None, scale: float = 1) -> Callable[..., None]:
-    """A fault hook of the emulators (hil_sim/devices/base.py) and of the motion board."""
-
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        device = cell.device(fault.device)
-        if option is None:
-            setattr(device, name, on)
-        else:
-            setattr(device, name, round(fault.options[option] * scale) if on else 0)
-
-    return act
-
-
-def _shown(code: bytes | None) -> Callable[[SimCell, Fault, bool], None]:
-    """The pyrometer shows a code of its own, or (None) the last value for ever."""
-
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        device: Any = cell.device(fault.device)
-        device.forced = (device.last if code is None else code) if on else None
-
-    return act
-
-
-def _not(name: str) -> Callable[[SimCell, Fault, bool], None]:
-    """A hook that is true while all is well."""
-
-    def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        setattr(cell.device(fault.device), name, not on)
-
-    return act
-
-
-def _gas_flags(cell: SimCell, fault: Fault, on: bool) -> None:
-    device: Any = cell.device("gas")
-    device.status_flags[int(fault.options["unit"])] = 1 << int(fault.options["bit"]) if on else 0
-
-
-class _LateLine:
-    """The cable to the motion board with a delay, both ways; order stays, nothing is lost."""
-
-    def __init__(self, cell: SimCell) -> None:
-        self.delay_us = 0
-        self._sim = cell.sim
-        end = cell.end("motion")
-        self._ways = {"to": (end.on_data, [0]), "from": (end.send, [0])}
-        end.on_data = lambda data: self._pass("to", data)
-        end.send = lambda data: self._pass("from", data)
-
-    def _pass(self, way: str, data: bytes) -> None:
-        forward, last_us = self._ways[way]
-        now_us = self._sim.now_us
-        due_us = max(now_us + self.delay_us, last_us[0])
-        if due_us <= now_us:
-            forward(data)
-            return
-        last_us[0] = due_us
-        self._sim.at(due_us, lambda: forward(data))
-
-
-def _late(cell: SimCell, fault: Fault, on: bool) -> None:
-    board: Any = cell.motion
-    line = getattr(board, "late_line", None)
-    if line is None:
-        line = board.late_line = _LateLine(cell)
-    line.delay_us = round(fault.options["delay"] * 1e6) if on else 0
-
-
-_DELAY: dict[str, _Option] = {"delay": ("time_s", 0.2, 0.0, 60.0)}
-_WIRE_KINDS = {
-    "cut": _Kind(_cut),
-    "unplug": _Kind(_unplug),
-    "garble": _Kind(_hook("garble", "bits"), {"bits": (None, 3, 1, 1000)}),
-    "truncate": _Kind(_hook("truncate", "bytes"), {"bytes": (None, 1, 1, 1000)}),
-    "delay": _Kind(_hook("delay_us", "delay", 1e6), _DELAY),
-}
-_KINDS: dict[tuple[str, str], dict[str, _Kind]] = {
-    ("safety", "physics"): {
-        "estop": _Kind(_world("estop_ok", False, True)),
-        "door": _Kind(_world("door_closed", False, True)),
-    },
-    ("chiller", "physics"): {
-        "flow": _Kind(_world("chiller_flow_fault", True, False)),
-        "warm": _Kind(_warm, {"kelvin": (None, 3.0, -20.0, 60.0)}),
-        "alarm": _Kind(_bits("chiller_alarm_bits"), {"bit": (None, 2, 0, 47)}),
-    },
-    ("powder", "physics"): {
-        "stall": _Kind(_stall, {"hopper": (None, 1, 1, 2)}),
-        "empty": _Kind(_empty, {"hopper": (None, 1, 1, 2), "left": ("mass_g", 1.0, 0.0, 1e5)}),
-    },
-    ("gas", "physics"): {
-        "carrier_supply": _Kind(_world("carrier_supply_ok", False, True)),
-        "shield_supply": _Kind(_world("shield_supply_ok", False, True)),
-    },
-    ("laser", "physics"): {
-        "back_reflection": _Kind(_world("back_reflection", True, False)),
-        "weak": _Kind(_share("source_share"), {"share": (None, 0.8, 0.0, 1.0)}),
-        "stray_light": _Kind(_share("stray_w"), {"power": ("power_w", 300.0, 0.0, 1e5)}),
-        "fault": _Kind(_bits("laser_fault_bits"), {"bit": (None, 1, 0, 31)}),
-        "key": _Kind(_not("key_remote")),
-    },
-    ("laser", "process"): {
-        "optics": _Kind(_share("optics_transmission"), {"transmission": (None, 0.7, 0.0, 1.0)}),
-    },
-    ("oxygen", "physics"): {"level": _Kind(_level, {"oxygen": ("ppm", 8.0, 0.0, 209_500.0)})},
-    ("oxygen", "process"): {
-        "leak": _Kind(_share("oxygen_leak_ppm"), {"oxygen": ("ppm", 100.0, 0.0, 2e5)})
-    },
-}
-# Answers of a device that are wrong or a refusal, besides silence.
-_PROTOCOL_KINDS: dict[str, dict[str, _Kind]] = {
-    "laser": {"refuse": _Kind(_hook("refuse_emission"))},
-    "pyrometer": {
-        "no_signal": _Kind(_shown(b"00000")),
-        "saturated": _Kind(_shown(b"88880")),
-        "not_measuring": _Kind(_shown(b"77770")),
-        "frozen": _Kind(_shown(None)),
-    },
-    "powder": {"not_ready": _Kind(_hook("not_ready"))},
-    "gas": {"flag": _Kind(_gas_flags, {"unit": (None, 1, 1, 2), "bit": (None, 13, 0, 31)})},
-    "oxygen": {"error": _Kind(_hook("error_flags", "flags"), {"flags": (None, 2, 0, 2**32 - 1)})},
-    "safety": {
-        "plc_error": _Kind(_hook("plc_error")),
-        "watchdog": _Kind(_hook("watchdog_tripped")),
-    },
-}
-for _name in (name for _, name, _ in CHANNELS):
-    if _name == "motion":
-        _KINDS[_name, "wire"] = {k: _WIRE_KINDS[k] for k in ("cut", "unplug", "garble")}
-        _KINDS[_name, "wire"]["delay"] = _Kind(_late, _DELAY)
-    else:
-        _KINDS[_name, "wire"] = _WIRE_KINDS
-        _KINDS[_name, "protocol"] = {
-            "silent": _Kind(_hook("mute")),
-            **_PROTOCOL_KINDS.get(_name, {}),
-        }
 
 
 def load(path: str | Path) -> Scenario:
@@ -299,9 +64,9 @@ def from_tables(data: dict[str, Any], origin: str) -> Scenario:
 def _fault(row: Any, place: str) -> Fault:
     if not isinstance(row, dict):
         raise ScenarioError(f"{place}: is not a table")
-    device = _one_of(row, "device", sorted({d for d, _ in _KINDS}), place)
-    layer = _one_of(row, "layer", sorted(y for d, y in _KINDS if d == device), place)
-    kinds = _KINDS[device, layer]
+    device = _one_of(row, "device", sorted({d for d, _ in KINDS}), place)
+    layer = _one_of(row, "layer", sorted(y for d, y in KINDS if d == device), place)
+    kinds = KINDS[device, layer]
     kind = _one_of(row, "kind", sorted(kinds), place)
     allowed = kinds[kind].options
     _only(row, {"device", "layer", "kind", "at", "from", "length", *allowed}, place)
@@ -341,7 +106,7 @@ def _time_us(row: dict[str, Any], key: str, place: str) -> int:
     return round(value_s * 1e6)
 
 
-def _option(row: dict[str, Any], key: str, spec: _Option, place: str) -> float:
+def _option(row: dict[str, Any], key: str, spec: Option, place: str) -> float:
     unit_kind, default, least, most = spec
     if key not in row:
         return default
@@ -359,7 +124,9 @@ def _option(row: dict[str, Any], key: str, spec: _Option, place: str) -> float:
 
 
 def install(scenario: Scenario, cell: SimCell) -> None:
-    """Put the scenario's faults on the cell's clock."""
+    """Put the scenario's faults on the cell's clock. Raises ScenarioError: not fitted."""
+    for fault in scenario.faults:
+        check_fitted(cell, fault, scenario.name)
     for fault in scenario.faults:
         if fault.origin == "power_up":
             _schedule(cell, fault, 0)
@@ -370,20 +137,83 @@ def install(scenario: Scenario, cell: SimCell) -> None:
 
 
 def _schedule(cell: SimCell, fault: Fault, origin_us: int) -> None:
-    act = _KINDS[fault.device, fault.layer][fault.kind].act
-
     def inject() -> None:
-        cell.trace.event(cell.sim.now_us, "fault_injected", **_named(fault))
-        act(cell, fault, True)
+        begin(cell, fault)
         if fault.length_us is not None:
-            cell.sim.at(cell.sim.now_us + fault.length_us, clear)
-
-    def clear() -> None:
-        cell.trace.event(cell.sim.now_us, "fault_cleared", **_named(fault))
-        act(cell, fault, False)
+            cell.sim.at(cell.sim.now_us + fault.length_us, lambda: end(cell, fault))
 
     cell.sim.at(origin_us + fault.at_us, inject)
 
 
+def begin(cell: SimCell, fault: Fault) -> None:
+    """The fault's onset is now; the trace is told."""
+    cell.trace.event(cell.sim.now_us, "fault_injected", **_named(fault))
+    KINDS[fault.device, fault.layer][fault.kind].act(cell, fault, True)
+
+
+def end(cell: SimCell, fault: Fault) -> None:
+    """The fault's end is now; the trace is told."""
+    cell.trace.event(cell.sim.now_us, "fault_cleared", **_named(fault))
+    KINDS[fault.device, fault.layer][fault.kind].act(cell, fault, False)
+
+
 def _named(fault: Fault) -> dict[str, Any]:
     return {"device": fault.device, "layer": fault.layer, "fault": fault.kind, **fault.options}
+
+
+def told(cell: SimCell, asked: Any) -> dict[str, Any]:
+    """Carry out one request of the control channel at this instant, and answer it.
+
+    ``{"command": "inject" | "clear", "device", "layer", "kind", "options", "length"}``;
+    ``options`` and ``length`` (text with a unit) may be missing. ``{"command": "kinds"}`` lists
+    what can break in this cell. Answers ``{"ok": true, "t_us": ...}`` or
+    ``{"ok": false, "error": one sentence}``; never raises on what was asked.
+    """
+    try:
+        if not isinstance(asked, dict):
+            raise ScenarioError("a request is a table")
+        command = _one_of(asked, "command", ["inject", "clear", "kinds"], "request")
+        if command == "kinds":
+            return {"ok": True, "t_us": cell.sim.now_us, "kinds": fitted_kinds(cell)}
+        _only(asked, {"command", "device", "layer", "kind", "options", "length"}, "request")
+        options = asked.get("options") or {}
+        if not isinstance(options, dict):
+            raise ScenarioError("request.options: is not a table")
+        row = {key: asked[key] for key in ("device", "layer", "kind") if key in asked}
+        if asked.get("length") is not None:
+            row["length"] = asked["length"]
+        fault = _fault({**options, **row, "at": "0 s", "from": "power_up"}, "request")
+        check_fitted(cell, fault, "request")
+        if command == "clear":
+            end(cell, fault)
+        else:
+            begin(cell, fault)
+            if fault.length_us is not None:
+                cell.sim.at(cell.sim.now_us + fault.length_us, lambda: end(cell, fault))
+    except CellFileError as exc:
+        return {"ok": False, "error": str(exc)}
+    return {"ok": True, "t_us": cell.sim.now_us}
+
+
+def told_json(cell: SimCell, request: bytes) -> bytes:
+    """The same in JSON."""
+    try:
+        asked = json.loads(request)
+    except ValueError:
+        asked = None
+    return json.dumps(told(cell, asked), separators=(",", ":")).encode()
+
+
+def fitted_kinds(cell: SimCell) -> list[dict[str, Any]]:
+    """What can break in this cell: device, layer, kind, names of options."""
+    found = []
+    for (device, layer), kinds in sorted(KINDS.items()):
+        for kind, row in sorted(kinds.items()):
+            try:
+                check_fitted(cell, Fault(device, layer, kind, 0, "power_up", None))
+            except ScenarioError:
+                continue
+            found.append(
+                {"device": device, "layer": layer, "kind": kind, "options": [*row.options]}
+            )
+    return found

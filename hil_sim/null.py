@@ -8,6 +8,7 @@ ones. The host takes it by name; neither side imports the other.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hil_sim import cellfile, faults
 from hil_sim.cell import SimCell
@@ -26,6 +27,7 @@ class NullCell:
     scenario : path of a scenario file, or None for a run in which nothing breaks
     seed : of everything that varies
     out : folder for ``trace.mcap``, or None
+    hidden : seed of truths that differ from the cell file, or None
     Raises CellFileError (its ScenarioError included) and OSError.
     """
 
@@ -35,6 +37,7 @@ class NullCell:
         scenario: str | Path | None = None,
         seed: int = 1,
         out: str | Path | None = None,
+        hidden: int | None = None,
     ) -> None:
         self.cell = SimCell(
             cellfile.load(cell_path),
@@ -42,6 +45,7 @@ class NullCell:
             seed,
             None if out is None else Path(out),
             null=True,
+            hidden=hidden,
         )
         self.channels = {number: name for number, name, _ in CHANNELS}
         self._sim = self.cell.sim
@@ -98,6 +102,10 @@ class NullCell:
             if target_us <= sim.now_us:
                 break
         return sim.now_us, deliveries
+
+    def tell(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request of the control channel at the present instant (``faults.told``)."""
+        return faults.told(self.cell, request)
 
     def finish(self) -> None:
         """The run ends at this instant: the trace is closed."""

@@ -142,7 +142,7 @@ class Session:
         cell = self.null.cell
         kind = "fault_injected" if on else "fault_cleared"
         cell.trace.event(cell.sim.now_us, kind, device=fault.device, fault=fault.kind)
-        faults._KINDS[fault.device, fault.layer][fault.kind].act(cell, fault, on)
+        faults.KINDS[fault.device, fault.layer][fault.kind].act(cell, fault, on)
         if on and self.out.injected_us < 0:
             self.out.injected_us = self.ex.now_us()
 

@@ -38,7 +38,7 @@ RECOVERY_S = 60.0
 LEFT_OUT = {"stray_light", "level", "leak", "warm"}
 KINDS = [
     (device, layer, kind)
-    for (device, layer), kinds in sorted(faults._KINDS.items())
+    for (device, layer), kinds in sorted(faults.KINDS.items())
     for kind in sorted(kinds)
     if kind not in LEFT_OUT
 ]
@@ -131,7 +131,7 @@ class Operator:
         device, layer, kind = self.rng.choice(KINDS)
         if any((f.device, f.layer, f.kind) == (device, layer, kind) for f in self.broken):
             return
-        spec = faults._KINDS[device, layer][kind].options
+        spec = faults.KINDS[device, layer][kind].options
         options = {key: float(default) for key, (_, default, _, _) in spec.items()}
         if kind == "delay":
             options["delay"] = self.rng.choice((0.001, 0.012, 0.03, 0.06))
