@@ -13,18 +13,38 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from controller import units as u
+from controller.config_devices import (
+    Camera,
+    Chamber,
+    Chiller,
+    Drives,
+    Gas,
+    Head,
+    Heater,
+    Height,
+    Hopper,
+    Laser,
+    Oxygen,
+    Powder,
+    PowderLine,
+    PowerMeter,
+    Pyrometer,
+    RoomSupply,
+    Safety,
+    Strict,
+)
 from controller.errors import ConfigError, LmdError
 
+__all__ = [
+    "Cell", "ConfigError", "Hopper", "Laser", "Material", "Motion", "Powder", "Strict",
+    "configs_dir", "find_file", "load_cell", "load_material", "load_model", "parse_model",
+    "read_toml",
+]  # fmt: skip
+
 MAX_FILE_BYTES = 1_000_000
-
-
-class Strict(BaseModel):
-    """Base of every file model: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
 
 
 class Axis(Strict):
@@ -214,94 +234,6 @@ class Motion(Strict):
             raise ValueError("link 'grblhal' drives X, Y and Z only, not motion.rotary axes")
 
 
-class Device(Strict):
-    """What every device on a port has."""
-
-    driver: str
-    port: str
-    poll_hz: u.Hz = Field(alias="poll", gt=0, le=1000)
-    max_age_s: u.Second = Field(alias="max_age", gt=0)
-
-
-class Laser(Device):
-    """The laser source; its power and gate come from the motion controller's outputs."""
-
-    rated_power_w: u.Watt = Field(alias="rated_power", gt=0)
-    threshold_power_w: u.Watt = Field(alias="threshold_power", ge=0)
-    resolution_bits: int = Field(ge=4, le=16)
-    power_latency_s: u.Second = Field(alias="power_latency", ge=0)
-    power_jitter_s: u.Second = Field(alias="power_jitter", ge=0)
-    gate_latency_s: u.Second = Field(alias="gate_latency", ge=0)
-    gate_jitter_s: u.Second = Field(alias="gate_jitter", ge=0)
-    # where light goes off later or sooner than it comes on; as gate_latency when absent
-    gate_off_latency_s: u.Second | None = Field(default=None, alias="gate_off_latency", ge=0)
-    power_slew_w_s: u.WattPerS | None = Field(default=None, alias="power_slew", gt=0)
-    # without light for so long, the source leaves its ready state (diode lasers)
-    beam_timeout_s: u.Second | None = Field(default=None, alias="beam_timeout", gt=0)
-    longest_emission_s: u.Second = Field(alias="longest_emission", gt=0)
-    spot_diameter_mm: u.Mm = Field(alias="spot_diameter", gt=0)
-
-
-class Hopper(Strict):
-    """One powder hopper: what is in it."""
-
-    powder: str
-    lot: str
-    mass_g: u.Gram = Field(alias="mass", ge=0)
-    # where this line differs from the feeder's; absent: the feeder's
-    transport_delay_s: u.Second | None = Field(default=None, alias="transport_delay", ge=0)
-    lag_s: u.Second | None = Field(default=None, alias="lag", ge=0)
-
-
-class Powder(Device):
-    """The powder feeder with its measured transport."""
-
-    map: str
-    transport_delay_s: u.Second = Field(alias="transport_delay", ge=0)
-    lag_s: u.Second = Field(alias="lag", ge=0)
-    greatest_flow_g_min: u.GramPerMin = Field(alias="greatest_flow", gt=0)
-    # below this the disc does not feed evenly: a hopper gives 0 or at least this
-    least_flow_g_min: u.GramPerMin = Field(default=0.0, alias="least_flow", ge=0)
-    hoppers: list[Hopper] = Field(min_length=1, max_length=2)
-
-    @model_validator(mode="after")
-    def _flows_make_sense(self) -> "Powder":
-        if self.least_flow_g_min >= self.greatest_flow_g_min:
-            raise ValueError(
-                f"least_flow {self.least_flow_g_min:g} g/min is not below "
-                f"greatest_flow {self.greatest_flow_g_min:g} g/min"
-            )
-        return self
-
-
-class Chiller(Device):
-    """Coolant for source and head."""
-
-    setpoint_deg_c: u.DegC = Field(alias="setpoint")
-
-
-class Gas(Device):
-    """Carrier and shield gas flow controllers."""
-
-    greatest_flow_l_min: u.LitrePerMin = Field(alias="greatest_flow", gt=0)
-
-
-class Oxygen(Device):
-    """Chamber oxygen analyser."""
-
-
-class Pyrometer(Device):
-    """Two-colour pyrometer on the melt pool."""
-
-    range_deg_c: list[u.DegC] = Field(alias="range", min_length=2, max_length=2)
-
-
-class Safety(Device):
-    """Safety PLC, read only but for the supply relay it may be asked to drop."""
-
-    map: str  # which bit means what is each machine's own project
-
-
 class Substrate(Strict):
     """The plate that the part is built on, in machine coordinates."""
 
@@ -347,6 +279,15 @@ class Cell(Strict):
     oxygen: Oxygen
     pyrometer: Pyrometer
     safety: Safety
+    camera: Camera | None = None
+    height: Height | None = None
+    drives: Drives | None = None
+    power_meter: PowerMeter | None = None
+    heater: Heater | None = None
+    chamber: Chamber | None = None
+    head: Head | None = None
+    powder_line: PowderLine | None = None
+    room: RoomSupply | None = None
     substrate: Substrate
     limits: Limits
     cost: Cost

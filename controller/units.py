@@ -83,6 +83,8 @@ _TABLE: dict[str, tuple[str, float, float]] = {
     # pressure
     "MPa": ("pressure", 1.0, 0.0),
     "bar": ("pressure", 0.1, 0.0),
+    "kPa": ("pressure", 1e-3, 0.0),
+    "Pa": ("pressure", 1e-6, 0.0),
 }
 
 BASE_UNIT = {
@@ -146,8 +148,12 @@ def format_quantity(value: float, dimension: str) -> str:
     return f"{value:.10g} {BASE_UNIT[dimension]}"
 
 
-def _reader(dimension: str) -> BeforeValidator:
-    return BeforeValidator(lambda text: parse_quantity(text, dimension))
+def _reader(dimension: str, per_base: float = 1.0) -> BeforeValidator:
+    """``per_base``: of the attribute's unit, in one base unit of the dimension."""
+    if per_base == 1.0:
+        return BeforeValidator(lambda text: parse_quantity(text, dimension))
+    # rounded, so that "20 kPa" is 20.0 and not the next number to it
+    return BeforeValidator(lambda text: round(parse_quantity(text, dimension) * per_base, 9))
 
 
 Mm = Annotated[float, _reader("length")]
@@ -176,3 +182,6 @@ Hz = Annotated[float, _reader("frequency")]
 UsdPerKg = Annotated[float, _reader("price")]
 UsdPerH = Annotated[float, _reader("cost_rate")]
 MPa = Annotated[float, _reader("pressure")]
+KPa = Annotated[float, _reader("pressure", 1e3)]
+Pa = Annotated[float, _reader("pressure", 1e6)]
+Percent = Annotated[float, _reader("fraction", 1e-4)]

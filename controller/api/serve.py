@@ -23,7 +23,7 @@ from controller.api.server import ApiServer, write_private
 from controller.clock import Clock, NullTime, RealLoop, VirtualLoop, WireTime, wall_iso, wall_s
 from controller.config import Cell, find_file, load_cell
 from controller.errors import ConfigError
-from controller.machine.cell import ROLES, CellDevices, make_link, ports_of
+from controller.machine.cell import CHANNELS, CellDevices, fitted, make_link, ports_of
 from controller.machine.executor import Executor
 from controller.machine.job import Job, make_job
 from controller.machine.states import UnitMode
@@ -192,8 +192,7 @@ def _server_json(settings: ServeSettings, about: Mapping[str, Any]) -> dict[str,
 
 def null_channels() -> list[Mapping[str, Any]]:
     """The channel table of a simulator in this process."""
-    names = ("motion", *ROLES)
-    return [{"id": n, "name": name, "kind": "null"} for n, name in enumerate(names)]
+    return [{"id": n, "name": name, "kind": "null"} for name, n in CHANNELS.items()]
 
 
 def load_job(path: Path, cell: Cell) -> Job:
@@ -210,7 +209,7 @@ def header_of(cell: Cell, time_mode: str) -> dict[str, Any]:
         "simulated": cell.simulated,
         "time": time_mode,
         "software": {"host": __version__, "python": platform.python_version()},
-        "devices": {role: {"driver": getattr(cell, role).driver} for role in ROLES},
+        "devices": {role: {"driver": getattr(cell, role).driver} for role in fitted(cell)},
         "materials": [
             {"hopper": n + 1, "powder": h.powder, "lot": h.lot, "mass_g": h.mass_g}
             for n, h in enumerate(cell.powder.hoppers)

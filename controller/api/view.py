@@ -10,7 +10,10 @@ from controller.machine.interlocks import emission_blockers
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
 _TOLD = ("state", "content_hash", "rows", "events", "length", "t_us", "key_id", "folder", "error")
-DEVICES = ("motion", "laser", "powder", "gas", "chiller", "oxygen", "pyrometer", "safety")
+DEVICES = (
+    "motion", "laser", "powder", "gas", "chiller", "oxygen", "pyrometer", "safety",
+    "camera", "height", "drives", "power_meter", "heater", "chamber", "head", "powder_line", "room",
+)  # fmt: skip
 
 
 def plain(value: Any) -> Any:

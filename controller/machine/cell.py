@@ -10,20 +10,33 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from controller.config import Cell
-from firmware_bridge import registry
-from firmware_bridge.errors import BridgeError
+from firmware_bridge import links, registry
+from firmware_bridge.errors import BridgeError, DeviceError
+from firmware_bridge.link_process import LinkProcess
 from firmware_bridge.link_types import AxisSettings, Link, LinkSettings
-from firmware_bridge.motion_link import MotionLink
-from firmware_bridge.motion_link_process import MotionLinkProcess
 from firmware_bridge.transport import NullPort, Port, SerialPort, TcpPort, parse_port
 
 TICK_HZ = 100
 # In the order of the channel numbers: the order of everything that happens at one instant.
 ROLES = ("laser", "pyrometer", "chiller", "powder", "gas", "oxygen", "safety")
-CHANNELS = {"motion": 0, **{role: n + 1 for n, role in enumerate(ROLES)}}
+# Those that a cell file may have besides, likewise.
+OPTIONAL_ROLES = (
+    "camera", "height", "drives", "power_meter", "heater", "chamber", "head", "powder_line", "room",
+)  # fmt: skip
+CHANNELS = {name: n for n, name in enumerate(("motion", *ROLES, *OPTIONAL_ROLES))}
+# The bridge's name of each (``firmware_bridge.roles``).
+BRIDGE_ROLE = {
+    "laser": "laser_source", "pyrometer": "pyrometer", "chiller": "chiller",
+    "powder": "powder_feeder", "gas": "gas_flow", "oxygen": "oxygen_analyser",
+    "safety": "safety_plc", "camera": "melt_pool_camera", "height": "height_sensor",
+    "drives": "axis_drives", "power_meter": "power_meter", "heater": "substrate_heater",
+    "chamber": "chamber", "head": "process_head", "powder_line": "powder_line", "room": "room",
+}  # fmt: skip
 # Tick of the first poll: devices of the same rate are spread over the ticks.
 PHASE_TICKS = {
     "laser": 0, "pyrometer": 0, "chiller": 1, "powder": 3, "gas": 4, "oxygen": 6, "safety": 2,
+    "camera": 0, "height": 1, "drives": 3, "power_meter": 5, "heater": 7, "chamber": 8,
+    "head": 1, "powder_line": 5, "room": 9,
 }  # fmt: skip
 # The simulator's ptys take any rate; these are the lines' own (docs/reference).
 SERIAL_SETTINGS = {
@@ -36,6 +49,11 @@ SERIAL_SETTINGS = {
 Tell = Callable[[str, str], None]  # role, text
 
 
+def fitted(cell: Cell) -> tuple[str, ...]:
+    """The roles that a cell has, in the order of the channels."""
+    return (*ROLES, *(role for role in OPTIONAL_ROLES if getattr(cell, role) is not None))
+
+
 def ports_of(cell: Cell, channels: list[Mapping[str, Any]] | None) -> dict[str, Port]:
     """Where each role's wire comes from, ``motion`` included.
 
@@ -45,7 +63,7 @@ def ports_of(cell: Cell, channels: list[Mapping[str, Any]] | None) -> dict[str, 
     """
     table = {c["name"]: c for c in channels or []}
     ports: dict[str, Port] = {}
-    for role in ("motion", *ROLES):
+    for role in ("motion", *fitted(cell)):
         entry = table.get(role)
         if entry is None:
             ports[role] = parse_port(role, getattr(cell, role).port)
@@ -136,7 +154,7 @@ class CellDevices:
     """All devices of a cell, by role; ``laser``, ``powder``... are the drivers."""
 
     def __init__(self, drivers: Mapping[str, Any], poll_hz: Mapping[str, float], tell: Tell):
-        self.loops = [DeviceLoop(r, drivers[r], poll_hz[r], tell) for r in ROLES if r in drivers]
+        self.loops = [DeviceLoop(r, drivers[r], poll_hz[r], tell) for r in CHANNELS if r in drivers]
         self.by_role = {d.role: d for d in self.loops}
         self._calls: dict[int, asyncio.Task[None]] = {}
         # with rates that divide 100 Hz the pattern repeats each second
@@ -150,7 +168,7 @@ class CellDevices:
     def of(cls, cell: Cell, ports: Mapping[str, Port], tell: Tell) -> "CellDevices":
         """Drivers by role from the cell file. Raises DeviceError for an unknown driver."""
         drivers = make_drivers(cell, ports)
-        poll_hz = {role: getattr(cell, role).poll_hz for role in ROLES}
+        poll_hz = {role: getattr(cell, role).poll_hz for role in drivers}
         return cls(drivers, poll_hz, tell)
 
     def driver(self, role: str) -> Any:
@@ -217,10 +235,16 @@ class CellDevices:
 def make_drivers(cell: Cell, ports: Mapping[str, Port]) -> dict[str, Any]:
     """One driver per role, through the bridge's registry; no I/O. Raises DeviceError."""
     drivers = {}
-    for role in ROLES:
+    for role in fitted(cell):
         settings = getattr(cell, role)
-        options = {"map": settings.map} if hasattr(settings, "map") else {}
-        drivers[role] = registry.make(settings.driver, ports[role], role, **options)
+        options: dict[str, Any] = {} if settings.map is None else {"map": settings.map}
+        driver = registry.make(settings.driver, ports[role], role, **options)
+        if driver.role.key != BRIDGE_ROLE[role]:
+            raise DeviceError(
+                f"{role}: driver {settings.driver!r} is one of a {driver.role.key}, "
+                f"a {BRIDGE_ROLE[role]} is needed"
+            )
+        drivers[role] = driver
     return drivers
 
 
@@ -268,22 +292,24 @@ def plan_zero_mm(cell: Cell) -> tuple[float, float, float]:
 def make_link(cell: Cell, port: Port, *, own_process: bool = False) -> Link:
     """The motion link that the cell file names; no I/O.
 
-    ``own_process``: where the link keeps the heartbeat itself it runs as a process of its own
-    (real time). Raises MapError for a handshake map that cannot be read.
+    ``own_process``: it runs as a process of its own (real time), so that a busy server delays
+    neither beat nor stop. Raises MapError for a handshake map that cannot be read.
     """
     motion = cell.motion
-    settings = link_settings(cell)
+    options: dict[str, Any] = {}
     if motion.link == "grblhal":
-        from firmware_bridge.grbl_link import GrblLink
-        from firmware_bridge.grbl_settings import GrblSettings
-
-        own = GrblSettings(motion.gate_watchdog, motion.s_max or 1000.0, plan_zero_mm(cell))
-        return GrblLink(port, settings, own)
-    if motion.link == "supervised":
-        from firmware_bridge.supervised_link import SupervisedLink
-
-        zero = [-v for v in plan_zero_mm(cell)]
-        link = SupervisedLink(port, settings, map_name=str(motion.map), zero=zero)
-        link.rated_power_w = cell.laser.rated_power_w
-        return link
-    return MotionLinkProcess(port, settings) if own_process else MotionLink(port, settings)
+        options = {
+            "gate_watchdog": motion.gate_watchdog,
+            "full_scale_s": motion.s_max or 1000.0,
+            "origin_mm": plan_zero_mm(cell),
+        }
+    elif motion.link == "supervised":
+        options = {
+            "map_name": str(motion.map),
+            "zero": [-v for v in plan_zero_mm(cell)],
+            "rated_power_w": cell.laser.rated_power_w,
+        }
+    settings = link_settings(cell)
+    if own_process:
+        return LinkProcess(port, settings, motion.link, options)
+    return links.make(motion.link, port, settings, options)

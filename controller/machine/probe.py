@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from controller.config import Cell
-from controller.machine.cell import ROLES, make_drivers
+from controller.machine.cell import make_drivers
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.transport import Port
 
@@ -35,8 +35,7 @@ async def read_devices(
             found.append(
                 [
                     await _read(role, drivers[role], getattr(cell, role).driver, ports, seconds)
-                    for role in ROLES
-                    if role in drivers
+                    for role in drivers
                 ]
             )
             if on_round is not None:

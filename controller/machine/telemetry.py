@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from controller.machine.cell import CellDevices
+from controller.machine.extras import Extras
 from controller.machine.monitor import Monitor
 from controller.machine.snapshot import MachineSnapshot
 from controller.record.schema import PACKER
@@ -31,6 +32,7 @@ class Readings:
             loops[r].driver if r in loops else None
             for r in ("chiller", "oxygen", "pyrometer", "safety")
         )
+        self.extras = Extras({role: loop.driver for role, loop in loops.items()})
         self.laser: Any = None
         self.powder: Any = None
         self.gas: Any = None
@@ -70,6 +72,7 @@ class Readings:
         if new is not self.oxygen:
             self.oxygen = new
             self.oxygen_ppm = new.oxygen_ppm if new.valid else NAN
+        self.extras.update()
         new = _reading(self._powder)
         if new is self.powder:
             return False
@@ -114,6 +117,7 @@ def pack_row(t_us: int, ex: Any, now_us: int) -> bytes:
         out.carrier_set_l_min, carrier, out.shield_set_l_min, shield,
         r.oxygen_ppm, coolant, pressure, laser_temp, r.pool_temp_deg_c,
         beat, link_ms, queued, ex.machine.state, link_state, fault,
+        *r.extras.row,
     )  # fmt: skip
 
 
@@ -138,6 +142,7 @@ def make_snapshot(ex: Any, now_us: int) -> MachineSnapshot:
         oxygen=r.oxygen,
         pyrometer=r.pyrometer,
         safety=r.safety,
+        **r.extras.by_role,
         refusal=ex.link.refusal,
         hold_commanded=ex.hold_commanded,
         laser_enabled=ex.laser_enabled,
