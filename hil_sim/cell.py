@@ -12,12 +12,16 @@ from hil_sim import faults
 from hil_sim.cellfile import CellFile, config_blob
 from hil_sim.clock import Scheduler
 from hil_sim.devices import build_emulators
+from hil_sim.devices.bench import Bench
+from hil_sim.plant.hidden import as_told, drawn
 from hil_sim.plant.plant import Plant, generator
 from hil_sim.plant.world import World
 from hil_sim.trace import AnyTrace, NoTrace, Trace
-from hil_sim.wires import CHANNELS, make_ends
+from hil_sim.wires import CHANNELS, NullEnd, TcpEnd, make_ends
 
 MOTION = 0
+FEEDER = 4
+BENCH = 60  # above every device's number
 INTERLOCK_INPUT = 0
 LEAST_OFFSET, MOST_OFFSET = 2.0, 8.0  # mm or degrees of the axes from their home switches
 
@@ -87,7 +91,9 @@ class MotionBoard:
 class SimCell:
     """One virtual cell. ``ends`` are its wires by channel number, ``sim`` its clock.
 
-    ``out``: folder for ``trace.mcap``, or None. Raises CellFileError and OSError.
+    ``hidden``: seed of truths that differ from the cell file (hil_sim/plant/hidden.py); None:
+    the file is the truth. ``out``: folder for ``trace.mcap``, or None.
+    Raises CellFileError and OSError.
     """
 
     def __init__(
@@ -99,8 +105,10 @@ class SimCell:
         *,
         null: bool = False,
         firmware: Firmware | None = None,
+        hidden: int | None = None,
     ) -> None:
         self.cell = cell
+        self.hidden = as_told(cell) if hidden is None else drawn(cell, hidden)
         self.scenario = scenario
         self.seed = seed
         self.sim = Scheduler()
@@ -110,7 +118,8 @@ class SimCell:
         self.trace: AnyTrace = NoTrace() if out is None else Trace(out, self._header())
         self.ends: dict[int, Any] = make_ends(self.sim, null=null)
         self.motion = MotionBoard(firmware, self.ends[MOTION])
-        self.plant = Plant(self.sim, self.world, cell, firmware, self.trace, seed)
+        truth = self.hidden.applied(cell)
+        self.plant = Plant(self.sim, self.world, truth, firmware, self.trace, seed)
         self.motion.plant = self.plant
         self.sim.stepper = self.motion
         self.emulators = build_emulators(self.sim, self.world, cell)
@@ -120,6 +129,7 @@ class SimCell:
             end.on_data = emulator.receive
             end.on_opened = emulator.opened
             end.on_closed = emulator.closed
+        self._bench(seed)
         self.world.on_chain = self._chain_changed
         self.world.on_laser_enabled = self.plant.laser_enabled
         self.motion.set_interlock(self.world.chain_closed)
@@ -129,6 +139,20 @@ class SimCell:
             firmware.place(number, round(offset * cell.steps_per_mm[number]))
         self._finished = False
         faults.install(scenario, self)
+
+    def _bench(self, seed: int) -> None:
+        """The instruments of commissioning, on a wire of their own."""
+        self.bench = bench = Bench(self.sim, self.world, self.hidden, seed)
+        self.plant.hidden = self.hidden
+        self.plant.on_edge = bench.edge
+        self.emulators[FEEDER].hidden = self.hidden  # type: ignore[attr-defined]
+        other = self.ends[MOTION]
+        kind = NullEnd if isinstance(other, NullEnd) else TcpEnd
+        end = self.ends[BENCH] = kind(self.sim, BENCH, "bench")
+        if isinstance(end, NullEnd):
+            end.filled = other.filled
+        bench.send = end.send
+        end.on_data, end.on_opened, end.on_closed = bench.receive, bench.opened, bench.closed
 
     def end(self, name: str) -> Any:
         """The wire of a channel, by name."""

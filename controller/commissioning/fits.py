@@ -251,6 +251,8 @@ def focus(rows: Sequence[Row]) -> Found:
     r = _numbers(rows, 2, 5, "focus")
     z, d = r[:, 0], r[:, 1]
     middle = float(z.mean())
+    if (d <= 0.0).any() or np.ptp(z) <= 0.0:
+        raise CommissioningError("focus: diameters above 0 at several heights are needed")
     start = [float(d.min()), float(z[d.argmin()]), float(np.ptp(z)) / 2.0]
 
     def model(x: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from hil_sim.devices.modbus import (
 
 if TYPE_CHECKING:
     from hil_sim.clock import Scheduler
+    from hil_sim.plant.hidden import Hidden
     from hil_sim.plant.world import World
 
 _REGISTERS = Struct(">HHHH24xHHHHHH")  # 0 to 3, 4 to 15 reserved, 16 to 21
@@ -45,6 +46,14 @@ class FeederMap(ModbusTcp):
         self.blocks = {1: (self._block,)}
         self._set = [0, 0, 0, int(world.diverter_to_nozzle)]
         self.not_ready = False
+        self.hidden: Hidden | None = None  # how much the discs truly give; None: as calibrated
+
+    def _g_per_rev(self, hopper: int) -> float:
+        """What a hopper's disc truly gives at its set speed, g/min per rpm."""
+        share = 1.0
+        if self.hidden is not None:
+            share = self.hidden.flow_share(hopper, self._set[hopper] / 100.0)
+        return G_PER_REV[hopper] * share
 
     def refresh(self, unit: int) -> None:
         world = self.world
@@ -73,7 +82,7 @@ class FeederMap(ModbusTcp):
             return 0
         if world.hopper_mass_g[hopper] <= 0.0:  # an empty hopper's disc turns all the same
             return self._set[hopper] if self._set[2] >> hopper & 1 else 0
-        speed = round(100.0 * world.hopper_flow_g_min[hopper] / G_PER_REV[hopper])
+        speed = round(100.0 * world.hopper_flow_g_min[hopper] / self._g_per_rev(hopper))
         return min(65535, max(0, speed))
 
     def write_registers(self, unit: int, address: int, values: tuple[int, ...]) -> None:
@@ -86,6 +95,6 @@ class FeederMap(ModbusTcp):
         world = self.world
         for hopper in (0, 1):
             running = self._set[2] >> hopper & 1
-            flow_g_min = self._set[hopper] / 100.0 * G_PER_REV[hopper] if running else 0.0
+            flow_g_min = self._set[hopper] / 100.0 * self._g_per_rev(hopper) if running else 0.0
             world.hopper_set_g_min[hopper] = flow_g_min
         world.diverter_to_nozzle = self._set[3] == 1

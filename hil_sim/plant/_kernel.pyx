@@ -22,7 +22,7 @@ from ._bead cimport Bead, Step
 from ._rows cimport (
     POWER_FULL, ROW_GATE, ROW_SEGMENT_END, GateRow, PlantRow, Row, Sample, SegmentEndRow,
 )
-from ._source cimport Source, clip
+from ._source cimport EDGES, Source, clip
 
 cdef double TURN = 6.283185307179586
 # powder
@@ -436,6 +436,11 @@ cdef class Kernel:
     def power_latency_now_us(self):
         """The wandering latency of the power input, for tests."""
         return self.source.latency_us
+
+    @property
+    def last_edge_us(self):
+        """When the newest gate edge acts on the light, us; for an edge recorder."""
+        return self.source.e_t[(self.source.e_count - 1) % EDGES] if self.source.e_count else -1
 
     @property
     def hose_g(self):

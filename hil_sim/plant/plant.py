@@ -10,6 +10,7 @@ import numpy as np
 from hil_sim.cellfile import CellFile
 from hil_sim.clock import Scheduler
 from hil_sim.plant._kernel import Kernel
+from hil_sim.plant.hidden import Hidden
 from hil_sim.plant.world import World
 from hil_sim.trace import AnyTrace
 
@@ -68,6 +69,9 @@ class Plant:
         self.trace = trace
         self.first_emission_us: int | None = None  # first gate edge
         self.on_first_emission: list[Any] = []  # callables, given the instant in us
+        self.hidden: Hidden | None = None  # set by the cell: how the source answers
+        # told of an edge at an output and of the light that follows it (us): gate or power
+        self.on_edge: Any = None
         self._permitted = False
         self._source = (1.0, 0.0)  # share of the commanded power, light with the gate shut
         self._in_batch = 0
@@ -107,6 +111,10 @@ class Plant:
         """Integrate the beam up to this instant, before something about it changes."""
         rows = self.firmware.rows()
         kinds = self.kernel.beam(now_us, rows, self.firmware.samples(), self._permitted)
+        if kinds & 1 << GATE and self.on_edge is not None:
+            t_us = int(rows["t_us"][rows["kind"] == GATE][-1])
+            self.on_edge("gate", t_us, self.kernel.last_edge_us)
+            self.on_edge("power", t_us, t_us + self.kernel.power_latency_now_us)
         if kinds & (_EVENT_KINDS | 1 << GATE):
             self._tell(rows, kinds)
         self._refresh()
@@ -162,8 +170,11 @@ class Plant:
         world = self.world
         self._permitted = world.laser_enabled and world.chain_closed and world.supply_relay_on
         stray_w = world.stray_w if world.supply_relay_on else 0.0
-        if (world.source_share, stray_w) != self._source:
-            self._source = (world.source_share, stray_w)
+        share = world.source_share
+        if self.hidden is not None:
+            share *= self.hidden.light_share(world.power_command_w)
+        if (share, stray_w) != self._source:
+            self._source = (share, stray_w)
             self.kernel.break_source(*self._source)
 
     def _tell(self, rows: np.ndarray, kinds: int) -> None:

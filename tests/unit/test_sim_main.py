@@ -72,7 +72,7 @@ def test_ready_line_names_all_wires(tmp_path):
     assert [(c["id"], c["name"], c["kind"]) for c in told["channels"]] == [
         (0, "motion", "pty"), (1, "laser", "tcp"), (2, "pyrometer", "pty"),
         (3, "chiller", "pty"), (4, "powder", "tcp"), (5, "gas", "tcp"), (6, "oxygen", "tcp"),
-        (7, "safety", "tcp"),
+        (7, "safety", "tcp"), (60, "bench", "tcp"),
     ]  # fmt: skip
     assert all(c["host"] == "127.0.0.1" for c in told["channels"] if c["kind"] == "tcp")
     assert all(os.path.exists(c["path"]) for c in told["channels"] if c["kind"] == "pty")
