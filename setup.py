@@ -43,6 +43,8 @@ KERNELS = [
     "hil_sim/plant/_source.pyx",
     "hil_sim/plant/_bead.pyx",
     "hil_sim/plant/_kernel.pyx",
+    "hil_sim/devices/_pool_image.pyx",
+    "firmware_bridge/_pool.pyx",
 ]
 FIRMWARE = Path("firmware_bridge/firmware")
 
@@ -87,6 +89,7 @@ PACKAGES = [
     "controller.export",
     "controller.geometry",
     "controller.machine",
+    "controller.machine.interlocks",
     "controller.planning",
     "controller.planning.light",
     "controller.planning.motion",

@@ -25,6 +25,7 @@ from controller.machine.interlocks import (
     Timers,
     emission_blockers,
     link_stale,
+    rules_for,
     watch,
 )
 from controller.machine.job import Job, text_hash
@@ -89,6 +90,7 @@ class Executor:
         self.devices = devices
         self.mode = mode
         self.limits = Limits.of(cell)
+        self._rules = rules_for(self.limits)
         self.monitor = Monitor(cell.laser.rated_power_w, tip_of_steps(cell))
         self.readings = Readings(devices, self.monitor)
         self.outputs = Outputs(devices, self._command_failed)
@@ -219,7 +221,7 @@ class Executor:
             self.needed_g = self.cursor.needed_g()
         snap = self.snapshot = make_snapshot(self, now_us)
         if judge:
-            raised, cleared = watch(snap, self.limits, self._timers)
+            raised, cleared = watch(snap, self.limits, self._timers, self._rules)
             for name in cleared:
                 self.alarms.clear(name)
             for name, detail in raised:
