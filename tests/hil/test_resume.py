@@ -178,7 +178,7 @@ def test_overlap_is_the_recipe_s_at_least(tmp_path):
             break
         laid_mm += float(np.linalg.norm(way))
     assert total is not None, (again, dark)
-    assert OVERLAP_MM <= total <= OVERLAP_MM + 1.0
+    assert total == pytest.approx(OVERLAP_MM, abs=0.2)
 
 
 def test_hold_at_the_track_s_end_goes_on_with_the_next_bead(tmp_path):

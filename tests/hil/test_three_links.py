@@ -175,7 +175,7 @@ def test_the_double_bead_after_a_hold_is_the_recipe_s_overlap(after_s, tmp_path)
         await s.until("STOPPED")
 
     out = play(tmp_path, job=near_job("lmd_segment"), script=script)
-    assert laid_twice_mm(out) == pytest.approx(OVERLAP_MM, abs=0.25)
+    assert laid_twice_mm(out) == pytest.approx(OVERLAP_MM, abs=0.2)
 
 
 @pytest.mark.parametrize("after_s", [0.4, 1.7, 3.3])
@@ -199,7 +199,7 @@ def test_a_hold_in_a_bead_over_grblhal_goes_on_with_overlap_and_no_gap(after_s, 
     assert told["path_check"]["within"]
     assert told["path_check"]["unlit_mm"] < 2 * ROW_MM, "a gap"
     # a report is up to 20 ms old: 0.2 mm at 10 mm/s
-    assert laid_twice_mm(out) == pytest.approx(OVERLAP_MM, abs=0.25)
+    assert laid_twice_mm(out) == pytest.approx(OVERLAP_MM, abs=0.2)
 
 
 @pytest.mark.parametrize("link", CELLS)

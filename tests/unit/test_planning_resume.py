@@ -61,6 +61,29 @@ def walk(d, from_us, to_us, step_us=2000):
     return float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum())
 
 
+def next_lit(p, row):
+    return row + int(np.argmax((p.segments["flags"][row:] & 1) != 0))
+
+
+def check_cut(whole, head, dark, rest):
+    """The way in the dark is the plan's own, and a cut segment is whole again with its rest."""
+    cut = 1 if head.into_us else 0
+    own = whole.segments[head.join - len(dark) + cut : head.join]
+    for row, planned in zip(dark, own, strict=len(dark) == len(own)):
+        assert row[2] == tuple(planned["steps"])
+        assert row[0] == int(planned["ticks_lo"]) + (int(planned["ticks_hi"]) << 16)
+        assert row[3] == planned["start_ratio"] / 32768.0
+        assert row[7] == planned["end_speed"]
+    if cut:
+        one, two = dark[-1], rest.segments[head.opens]
+        planned = whole.segments[head.join]
+        assert tuple(np.array(one[2]) + two["steps"]) == tuple(planned["steps"])
+        ticks = int(planned["ticks_lo"]) + (int(planned["ticks_hi"]) << 16)
+        assert one[0] + int(two["ticks_lo"]) + (int(two["ticks_hi"]) << 16) == ticks
+        assert one[0] == head.into_us
+        assert two["end_speed"] == planned["end_speed"]
+
+
 def check(law, at, head, rest, wish_mm):
     """All that a rest must hold; ``at`` is where the light went out."""
     old, d = decoded(law), Decoded(rest.segments.tobytes(), tuple(int(v) for v in HERE))
@@ -75,7 +98,8 @@ def check(law, at, head, rest, wish_mm):
     # judged over what was made, up to the plan's own segments
     motion = np.flatnonzero((rest.segments["flags"] & 8) == 0)
     strip = range(*head.remelt) if head.remelt is not None else range(0)
-    made = [k for k, i in enumerate(motion) if i < head.opens and i not in strip]
+    dark = {i for m in head.meets for i in range(m, next_lit(rest, m))}
+    made = [k for k, i in enumerate(motion) if i < head.opens and i not in strip and i not in dark]
     for k in made:
         ticks, _, steps, ratio, *_ = d.rows[k]
         t_s = ticks * 1e-6
@@ -84,6 +108,8 @@ def check(law, at, head, rest, wish_mm):
             accel = v * (2.0 - 2.0 * ratio) / t_s
             quantum = 2.0 / STEPS_MM / t_s**2
             assert abs(accel) <= 1.02 * ACCEL_MM_S2[axis] + quantum
+    plans = np.searchsorted(motion, sorted(dark))
+    check_cut(whole, head, [d.rows[int(k)] for k in plans if motion[k] >= head.meets[-1]], rest)
     for k in made:
         after = d.rows[k + 1]
         ticks, _, steps, ratio, *_ = d.rows[k]
@@ -96,24 +122,27 @@ def check(law, at, head, rest, wish_mm):
     assert len(edges) == len(rest.tracks)
     for on, off in edges:
         assert off > on
-    # the bead is joined at the plan's speed, which is full where there is a full place before
+    # the plan is met at its own speed, and the light comes on at it
     on_us = edges[0 if head.remelt is None else 1][0]
-    planned = speed(old, starts_us(whole)[head.join], 6000)
+    join_us = starts_us(whole)[head.join] + head.into_us
+    planned = speed(old, join_us, 6000)
     assert speed(d, on_us, 6000) == pytest.approx(planned, abs=0.4)
-    assert speed(d, on_us - 6000, 6000) == pytest.approx(planned, rel=0.03, abs=0.6)
+    met_us = starts_us(rest)[head.meets[-1]]
+    met = speed(old, join_us - (on_us - met_us), 6000)
+    assert speed(d, met_us - 5000, 5000) == pytest.approx(met, rel=0.03, abs=0.6)
     # the gate stands open nowhere at rest
     for on, off in edges:
         assert speed(d, on, 10_000) > 0.5
         assert speed(d, off - 10_000, 10_000) > 0.5
-    # light again at least the overlap before where it went out, or from the bead's beginning
+    # light again the overlap before where it went out, or from the bead's beginning
     dark_us = starts_us(whole)[max(at.segment, 0)] + at.tick_us
-    join_us = starts_us(whole)[head.join]
     first = int(whole.tracks["first_segment"][head.track])
-    if head.join != first:
-        laid = walk(old, join_us, dark_us) - LATE_S * planned
-        assert laid >= wish_mm - 0.02
+    if (head.join, head.into_us) != (first, 0):
+        laid = walk(old, join_us, dark_us, 200) - LATE_S * planned
+        assert laid == pytest.approx(wish_mm, abs=0.2)
+        assert laid >= wish_mm - 0.03
         assert laid == pytest.approx(head.overlap_mm, abs=0.05)
-    # where the rest's bead opens is where the plan's segment begins
+    # where the rest's bead opens is where the plan is at that instant
     assert np.allclose(d.at(on_us)[0][:3], old.at(join_us)[0][:3], atol=1.01)
     return d, on_us
 
@@ -127,7 +156,7 @@ def test_a_long_bead_goes_on_with_overlap_at_full_speed(law, with_remelt):
     assert (head.remelt is not None) == with_remelt
     d, on_us = check(law, at, head, rest, OVERLAP_MM)
     assert head.join > whole.tracks["first_segment"][2]
-    assert 2.0 <= head.overlap_mm < 3.0
+    assert 2.0 <= head.overlap_mm < 2.01
     assert speed(d, on_us, 50_000) == pytest.approx(10.0, rel=0.01)
     assert rest.figures["layers"] == 2
     assert rest.tracks["length_mm"][1 if with_remelt else 0] == pytest.approx(
@@ -169,6 +198,7 @@ def test_goes_on_from_any_executed_instant(law, share):
         assert head.join > segment
         assert head.overlap_mm == 0.0
         assert head.remelt is None
+        assert head.into_us == 0
         check(law, Place(head.join, 0), head, rest, OVERLAP_MM)
 
 
@@ -215,9 +245,13 @@ def test_no_ramp_leaves_every_segment_of_the_bead_as_planned():
     whole = built("trapezoid")
     head, _ = resume_plan(whole, place_at(whole, 2, 11.3), HERE, CELL, flat, remelt=False)
     assert head.follow == head.join + 1
-    before = whole.segments[head.join].copy()
-    before["flags"] |= 4  # a track starts here now
-    assert head.segments[-1].tobytes() == before.tobytes()
+    assert head.into_us > 0
+    lit, before = head.segments[-1], whole.segments[head.join]
+    assert lit["end_power"] == before["end_power"]
+    assert head.segments["end_power"][head.meets[0] :].tolist() == [before["end_power"]] * (
+        len(head.segments) - head.meets[0]
+    )
+    assert lit["flags"] == before["flags"] | 4  # a track starts here now
 
 
 # --- powder ------------------------------------------------------------------------------
@@ -241,7 +275,7 @@ def test_powder_is_at_the_nozzle_before_the_gate_opens_and_as_planned_after(powd
     at = place_at(whole, 2, 11.3)
     head, rest = resume_plan(whole, at, HERE, CELL, RECIPE, powder=powder, remelt=False)
     opens_s = float(starts_us(rest)[head.opens]) * 1e-6
-    join_s = float(starts_us(whole)[head.join]) * 1e-6
+    join_s = float(starts_us(whole)[head.join] + head.into_us) * 1e-6
     timeline = rest.timeline
     if powder is not None:  # what flowed before has been there for long
         row = np.array([(-30.0, 0, 6.3)], timeline.dtype)
@@ -263,7 +297,7 @@ def test_powder_is_at_the_nozzle_before_the_gate_opens_and_as_planned_after(powd
 def test_rest_before_the_end_has_its_powder_off_as_the_plan_had():
     whole = built("trapezoid")
     head, rest = resume_plan(whole, place_at(whole, 7, 0.5), HERE, CELL, RECIPE)
-    shift = float(starts_us(rest)[head.opens] - starts_us(whole)[head.join]) * 1e-6
+    shift = float(starts_us(rest)[head.opens] - starts_us(whole)[head.join] - head.into_us) * 1e-6
     own, old = (t[t["channel"] == 0] for t in (rest.timeline, whole.timeline))
     assert own["value"][-1] == 0.0
     assert own["t_s"][-1] == pytest.approx(old["t_s"][-1] + shift, abs=1e-3)
@@ -346,3 +380,52 @@ def test_same_input_gives_the_same_rest():
     assert one.segments.dtype == SEGMENT
     assert one.segments.tobytes() == two.segments.tobytes()
     assert one.timeline.tobytes() == two.timeline.tobytes()
+
+
+# --- the overlap, over many places ----------------------------------------------------------
+
+
+def fast(law):
+    """A way with corners at 24 mm/s, where they are long."""
+    return plan(
+        [track([(140, 145), (152, 145), (152, 157), (150, 157.3), (140, 145)])],
+        recipe=recipe_with(('speed = "10 mm/s"', 'speed = "24 mm/s"')),
+        mode=law,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS)
+def test_the_double_bead_is_the_recipe_s_overlap_at_every_place(law):
+    """800 places for each time law, seldom-met ones too: corners, ramps, rests of rests."""
+    rng = np.random.default_rng(23)
+    worst = 0.0
+    plans = [built(law), fast(law)]
+    old = [Decoded(p.segments.tobytes()) for p in plans]
+    for n in range(800):
+        which = int(rng.integers(2))
+        whole, d = plans[which], old[which]
+        number = int(rng.integers(len(whole.tracks)))
+        first, end = (int(whole.tracks[k][number]) for k in ("first_segment", "end_segment"))
+        t = starts_us(whole)
+        dark_us = int(rng.integers(t[first] + 1, t[end]))
+        k = int(np.searchsorted(t, dark_us, side="right")) - 1
+        at = Place(k, dark_us - int(t[k]))
+        wish_mm = float(rng.choice([0.0, 0.5, 1.0, 2.0, 2.0, 2.0]))
+        if number == len(whole.tracks) - 1 and t[end] - dark_us < 1000:
+            continue  # nothing is left: another test
+        head, rest = resume_plan(whole, at, HERE, CELL, RECIPE, overlap_mm=wish_mm)
+        if head.track != number:
+            continue  # its last micrometre is laid
+        opens_us = int(t[head.join]) + head.into_us
+        laid = walk(d, opens_us, dark_us, 100) if dark_us > opens_us else 0.0
+        if (head.join, head.into_us) == (first, 0):
+            assert laid <= wish_mm + 0.2
+            continue
+        worst = max(worst, abs(laid - wish_mm))
+        assert laid == pytest.approx(wish_mm, abs=0.2), (n, number, dark_us)
+        made = Decoded(rest.segments.tobytes(), tuple(int(v) for v in HERE))
+        on_us = made.gate_edges_us()[0 if head.remelt is None else 1][0]
+        assert np.allclose(made.at(on_us)[0], d.at(opens_us)[0], atol=1.01)
+        assert made.end_steps == d.end_steps
+    assert 0.0 < worst < 0.2

@@ -9,7 +9,7 @@ from controller.model import LAYER_ROW, TRACK_ROW, BuildPlan
 from controller.planning.path.arc_text import KEY as ARCS_KEY
 from controller.planning.path.arc_text import cut_arcs
 from controller.planning.rest.figures import bead_length_mm, rest_figures, segment_energy
-from controller.planning.rest.head import Head
+from controller.planning.rest.head import MEETS, Head
 from controller.planning.rest.powder import Powder, join_s, rest_timeline
 from controller.recipes import Recipe
 from firmware_bridge.segments import RATIO_ONE, TICK_S, ticks_of
@@ -22,14 +22,15 @@ def assemble(
     segments = np.concatenate([head.segments, plan.segments[head.follow :]])
     moved = head.opens - head.join  # the plan's index + moved = the rest's
     opens_s = float(ticks_of(segments[: head.opens]).sum()) * TICK_S
-    shift_s = opens_s - join_s(plan, head.join)
+    joins_s = join_s(plan, head.join, head.into_us)
+    shift_s = opens_s - joins_s
     rows = plan.tracks[head.track :].copy()
     rows["first_segment"] += moved
     rows["end_segment"] += moved
     rows["start_s"] += shift_s
     rows["end_s"] += shift_s
     rows["first_segment"][0], rows["start_s"][0] = head.opens, opens_s
-    laid_mm = bead_length_mm(plan, head.track, head.join)
+    laid_mm = bead_length_mm(plan, head.track, head.join, head.into_us)
     cut = min(laid_mm / max(float(rows["length_mm"][0]), 1e-12), 1.0)
     rows["length_mm"][0] -= laid_mm
     before = segment_energy(plan.segments, cell.laser.rated_power_w)
@@ -48,9 +49,9 @@ def assemble(
         start_steps=np.array(head.start_steps, dtype=np.int64),
         tracks=rows,
         layers=_layers(plan, head, shift_s, 0 if head.remelt is None else 1),
-        timeline=rest_timeline(plan, head.join, opens_s, cell, powder),
+        timeline=rest_timeline(plan, joins_s, opens_s, cell, powder),
         path_mm=path,
-        meta={**meta, **cut_arcs(plan, kept, path)},
+        meta={**meta, **cut_arcs(plan, kept, path), MEETS: list(head.meets)},
     )
     return replace(rest, figures=rest_figures(plan, rest, recipe, cell, powder))
 

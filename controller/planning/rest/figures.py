@@ -29,19 +29,24 @@ def segment_energy(segments: np.ndarray, rated_power_w: float) -> np.ndarray:
     return out
 
 
-def bead_length_mm(plan: BuildPlan, track: int, join: int) -> float:
-    """Length of a track before one of its segments, in the proportion of its speeds."""
+def bead_length_mm(plan: BuildPlan, track: int, join: int, into_us: int = 0) -> float:
+    """Length of a track before a place in one of its segments, in the proportion of its speeds."""
     row = plan.tracks[track]
     first, end = int(row["first_segment"]), int(row["end_segment"])
     speed = plan.segments["end_speed"][max(first - 1, 0) : end].astype(np.float64)
     speed = speed if first > 0 else np.concatenate([[0.0], speed])
     if first > 0 and plan.segments["flags"][first - 1] & FLAG_PARAM:
         speed[0] = speed[1] if len(speed) > 1 else RATIO_ONE
-    way = 0.5 * (speed[1:] + speed[:-1]) * ticks_of(plan.segments[first:end])
+    ticks = ticks_of(plan.segments[first:end])
+    way = 0.5 * (speed[1:] + speed[:-1]) * ticks
     total = float(way.sum())
     if total <= 0.0:
         return 0.0
-    return float(way[: join - first].sum()) / total * float(row["length_mm"])
+    k = join - first
+    before = float(way[:k].sum())
+    if into_us:
+        before += into_us * (speed[k] + 0.5 * (speed[k + 1] - speed[k]) * into_us / ticks[k])
+    return float(before / total * float(row["length_mm"]))
 
 
 def rest_figures(

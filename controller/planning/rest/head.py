@@ -8,6 +8,8 @@ import numpy as np
 from controller.model import BuildPlan
 from firmware_bridge.segments import FLAG_PARAM
 
+MEETS = "meets"  # key of a rest's meta: segments at whose start a run-up meets the plan before
+
 
 @dataclass(frozen=True)
 class Place:
@@ -22,13 +24,15 @@ class Head:
     """What comes before the plan's own segments; with the plan it makes the rest."""
 
     segments: np.ndarray  # (m,) SEGMENT
-    join: int  # the plan's segment at whose start the gate opens again
+    join: int  # the plan's segment in which the gate opens again
     follow: int  # the plan's segment that comes after ``segments``
     track: int  # the plan's track that is gone on with
-    opens: int  # index into ``segments`` of the join; m when it is the first that follows
+    opens: int  # index into ``segments`` of the first one with the gate open
     start_steps: np.ndarray  # (6,)
     overlap_mm: float  # of bead laid twice; 0 when the track begins anew
     remelt: tuple[int, int] | None = None  # rows of the pass without powder
+    into_us: int = 0  # time into ``join`` at which the gate opens
+    meets: tuple[int, ...] = ()  # rows at which a run-up has met the plan, still in the dark
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a record; the segments apart."""
@@ -40,6 +44,8 @@ class Head:
             "start_steps": [int(v) for v in self.start_steps],
             "overlap_mm": self.overlap_mm,
             "remelt": None if self.remelt is None else list(self.remelt),
+            "into_us": self.into_us,
+            "meets": list(self.meets),
         }
 
     @classmethod
@@ -54,6 +60,8 @@ class Head:
             start_steps=np.array(data["start_steps"], dtype=np.int64),
             overlap_mm=float(data["overlap_mm"]),
             remelt=None if data["remelt"] is None else tuple(data["remelt"]),
+            into_us=int(data.get("into_us", 0)),  # records before it: at a segment's start
+            meets=tuple(int(m) for m in data.get("meets", ())),
         )
 
 

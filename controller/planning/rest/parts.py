@@ -48,7 +48,7 @@ def next_part(part: Part, head: Head, rest: BuildPlan) -> Part:
     return Part(
         plan=rest,
         base=part.end,
-        shift_s=part.shift_s + join_s(part.plan, head.join) - opens_s,
+        shift_s=part.shift_s + join_s(part.plan, head.join, head.into_us) - opens_s,
         first_track=part.first_track + head.track - (0 if head.remelt is None else 1),
     )
 

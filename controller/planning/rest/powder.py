@@ -31,9 +31,9 @@ class Powder:
     since_s: float
 
 
-def join_s(plan: BuildPlan, join: int) -> float:
-    """Plan time at the start of a segment."""
-    return float(ticks_of(plan.segments[:join]).sum()) * TICK_S
+def join_s(plan: BuildPlan, join: int, into_us: int = 0) -> float:
+    """Plan time at a place in a segment."""
+    return float(ticks_of(plan.segments[:join]).sum() + into_us) * TICK_S
 
 
 def value_at(plan: BuildPlan, channel: PowderChannel, t_s: float) -> float:
@@ -68,9 +68,8 @@ def _flows(plan: BuildPlan, at_s: float, line: Line, powder: Powder | None) -> b
     return abs(powder.flow_g_min[line.hopper] - flow) <= SAME_SHARE * flow
 
 
-def needs_s(plan: BuildPlan, join: int, cell: Cell, powder: Powder | None) -> float:
-    """Least time from the rest's start to its first bead."""
-    at_s = join_s(plan, join)
+def needs_s(plan: BuildPlan, at_s: float, cell: Cell, powder: Powder | None) -> float:
+    """Least time from the rest's start to its first bead, which opens at ``at_s`` of the plan."""
     needs = [DIVERTER_LEAD_S + 0.1]
     for line in lines_of(cell.powder):
         flow, command = _wanted(plan, at_s, line)
@@ -86,10 +85,10 @@ def needs_s(plan: BuildPlan, join: int, cell: Cell, powder: Powder | None) -> fl
 
 
 def rest_timeline(
-    plan: BuildPlan, join: int, opens_s: float, cell: Cell, powder: Powder | None
+    plan: BuildPlan, at_s: float, opens_s: float, cell: Cell, powder: Powder | None
 ) -> np.ndarray:
-    """TIMELINE_ROW of the rest whose first bead opens at ``opens_s`` of its own time."""
-    at_s = join_s(plan, join)
+    """TIMELINE_ROW of the rest whose first bead opens at ``opens_s`` of its own time, which is
+    ``at_s`` of the plan."""
     move_s = opens_s - at_s
     rows: list[tuple[float, int, float]] = [(0.0, int(PowderChannel.DIVERTER), 0.0)]
     after = {int(PowderChannel.DIVERTER): at_s}
