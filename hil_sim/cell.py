@@ -11,13 +11,14 @@ import numpy as np
 from hil_sim import faults
 from hil_sim.cellfile import CellFile, config_blob
 from hil_sim.clock import Scheduler
-from hil_sim.devices import build_emulators
+from hil_sim.devices import build_emulators, channels_of
 from hil_sim.devices.bench import Bench
 from hil_sim.plant.hidden import as_told, drawn
 from hil_sim.plant.plant import Plant, generator
+from hil_sim.plant.surroundings import Surroundings
 from hil_sim.plant.world import World
 from hil_sim.trace import AnyTrace, NoTrace, Trace
-from hil_sim.wires import CHANNELS, NullEnd, TcpEnd, make_ends
+from hil_sim.wires import NullEnd, TcpEnd, make_ends
 
 MOTION = 0
 FEEDER = 4
@@ -116,11 +117,12 @@ class SimCell:
         if firmware is None:
             firmware = _controller(cell, seed)
         self.trace: AnyTrace = NoTrace() if out is None else Trace(out, self._header())
-        self.ends: dict[int, Any] = make_ends(self.sim, null=null)
+        self.ends: dict[int, Any] = make_ends(self.sim, null=null, channels=channels_of(cell))
         self.motion = MotionBoard(firmware, self.ends[MOTION])
         truth = self.hidden.applied(cell)
         self.plant = Plant(self.sim, self.world, truth, firmware, self.trace, seed)
         self.motion.plant = self.plant
+        self.surroundings = Surroundings(self.sim, self.world, cell)
         self.sim.stepper = self.motion
         self.emulators = build_emulators(self.sim, self.world, cell)
         for channel, emulator in self.emulators.items():
@@ -156,12 +158,19 @@ class SimCell:
 
     def end(self, name: str) -> Any:
         """The wire of a channel, by name."""
-        return self.ends[_channel(name)]
+        return self.ends[self._channel(name)]
 
     def device(self, name: str) -> Any:
         """What is behind a wire, by channel name: an emulator, or the motion board."""
-        channel = _channel(name)
+        channel = self._channel(name)
         return self.motion if channel == MOTION else self.emulators[channel]
+
+    def _channel(self, name: str) -> int:
+        """Raises KeyError where the cell has no such wire."""
+        for number, end in self.ends.items():
+            if end.name == name:
+                return number
+        raise KeyError(name)
 
     def finish(self) -> None:
         """End the run at the present instant: the trace gets its totals and its name."""
@@ -193,10 +202,6 @@ class SimCell:
             "gate_latency_us": self.cell.gate_latency_us + self.cell.gate_jitter_us,
             "heartbeat_timeout_us": self.cell.heartbeat_timeout_us,
         }
-
-
-def _channel(name: str) -> int:
-    return next(number for number, known, _ in CHANNELS if known == name)
 
 
 def _controller(cell: CellFile, seed: int) -> Firmware:

@@ -104,6 +104,14 @@ class HopperFile:
     mass_g: float
 
 
+# sections of the devices, in the order of their channels
+SECTIONS = ("laser", "pyrometer", "chiller", "powder", "gas", "oxygen", "safety")
+OPTIONAL_SECTIONS = (
+    "camera", "height", "drives", "power_meter", "heater", "chamber", "head", "powder_line", "room",
+)  # fmt: skip
+MOST_STREAMS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class CellFile:
     """What the virtual cell is made of."""
@@ -142,6 +150,9 @@ class CellFile:
     substrate_center_mm: tuple[float, float]
     substrate_size_mm: tuple[float, float]
     substrate_top_mm: float
+    devices: dict[str, str]  # driver by section, in the order of the channels
+    streams: int  # of powder, at the nozzle
+    heater_setpoint_deg_c: float
     inert_chamber: bool  # a loaded alloy has an oxygen limit, so the chamber is purged
 
     @property
@@ -311,8 +322,27 @@ def from_tables(data: dict[str, Any], origin: str) -> CellFile:
         substrate_center_mm=substrate.pair("center", "length_mm"),
         substrate_size_mm=size,
         substrate_top_mm=substrate.number("top", "length_mm", least=None),
+        devices=_devices(top),
+        streams=(
+            top.table("powder_line").whole("streams", 1, MOST_STREAMS)
+            if "powder_line" in top.data
+            else 0
+        ),
+        heater_setpoint_deg_c=(
+            top.table("heater").number("setpoint", "temp_deg_c", least=None)
+            if "heater" in top.data
+            else math.nan
+        ),
         inert_chamber=_inert(top, hoppers),
     )
+
+
+def _devices(top: _Table) -> dict[str, str]:
+    found = {name: top.table(name).text("driver") for name in SECTIONS}
+    for name in OPTIONAL_SECTIONS:
+        if name in top.data:
+            found[name] = top.table(name).text("driver")
+    return found
 
 
 def _axes(motion: _Table) -> tuple[AxisFile, ...]:

@@ -13,7 +13,6 @@ from typing import Any
 from hil_sim import cellfile, faults
 from hil_sim.cell import SimCell
 from hil_sim.cellfile import CellFileError
-from hil_sim.wires import CHANNELS
 
 __all__ = ["CellFileError", "NullCell"]
 
@@ -47,7 +46,7 @@ class NullCell:
             null=True,
             hidden=hidden,
         )
-        self.channels = {number: name for number, name, _ in CHANNELS}
+        self.channels = {number: end.name for number, end in self.cell.ends.items()}
         self._sim = self.cell.sim
         self._ends = self.cell.ends
         self._filled = next(iter(self._ends.values())).filled

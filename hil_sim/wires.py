@@ -11,7 +11,7 @@ import select
 import selectors
 import socket
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hil_sim.clock import Scheduler
@@ -270,8 +270,9 @@ class TcpEnd(_FdEnd):
         self._hang_up()
 
 
-# number and name of every wire; the order is the order of delivery within one instant
-CHANNELS = (
+# number and name of the default cell's wires (others: devices.channels_of); the order is that
+# of delivery within one instant
+CHANNELS: tuple[tuple[int, str, type[WireEnd]], ...] = (
     (0, "motion", PtyEnd),
     (1, "laser", TcpEnd),
     (2, "pyrometer", PtyEnd),
@@ -283,10 +284,15 @@ CHANNELS = (
 )
 
 
-def make_ends(sim: Scheduler, *, null: bool) -> dict[int, Any]:
-    """All wires of the cell, by channel number."""
+def make_ends(
+    sim: Scheduler,
+    *,
+    null: bool,
+    channels: Sequence[tuple[int, str, type[WireEnd]]] = CHANNELS,
+) -> dict[int, Any]:
+    """All wires of a cell, by channel number."""
     ends: dict[int, Any] = {
-        channel: (NullEnd if null else kind)(sim, channel, name) for channel, name, kind in CHANNELS
+        channel: (NullEnd if null else kind)(sim, channel, name) for channel, name, kind in channels
     }
     if null:
         filled: list[int] = []

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from hil_sim.cellfile import CellFile
     from hil_sim.clock import Scheduler
 
 
@@ -26,7 +27,12 @@ class Emulator:
     - `truncate`: so many bytes are missing at the end of every answer.
     """
 
-    channel: ClassVar[str] = ""
+    channel: str = ""
+
+    @classmethod
+    def fitted(cls, sim: Scheduler, world: Any, cell: CellFile, section: str) -> Self:
+        """The device of a section of the cell file; more than a world is taken from there."""
+        return cls(sim, world)
 
     def __init__(self, sim: Scheduler, world: Any) -> None:
         self.sim = sim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from hil_sim.devices.modbus import (
     ILLEGAL_ADDRESS,
@@ -14,6 +14,7 @@ from hil_sim.devices.modbus import (
 )
 
 if TYPE_CHECKING:
+    from hil_sim.cellfile import CellFile
     from hil_sim.clock import Scheduler
     from hil_sim.plant.world import World
 
@@ -46,6 +47,10 @@ class GasAlicat(ModbusTcp):
         self.greatest_l_min = greatest_l_min
         self.status_flags = {CARRIER: 0, SHIELD: 0}
         self.blocks = {unit: (Block(0x04AF, 11), Block(_SETPOINT, 2)) for unit in (CARRIER, SHIELD)}
+
+    @classmethod
+    def fitted(cls, sim: Scheduler, world: World, cell: CellFile, section: str) -> Self:
+        return cls(sim, world, cell.greatest_gas_l_min)
 
     def refresh(self, unit: int) -> None:
         world = self.world

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from hil_sim.devices.base import LineEmulator
 
 if TYPE_CHECKING:
+    from hil_sim.cellfile import CellFile
     from hil_sim.clock import Scheduler
     from hil_sim.plant.world import World
 
@@ -36,6 +37,10 @@ class PyrometerLumasense(LineEmulator):
         self.most_deg_c = most_deg_c
         self.forced: bytes | None = None
         self.last = BELOW_RANGE
+
+    @classmethod
+    def fitted(cls, sim: Scheduler, world: World, cell: CellFile, section: str) -> Self:
+        return cls(sim, world, cell.pyrometer_least_deg_c, cell.pyrometer_most_deg_c)
 
     def on_line(self, line: bytes) -> bytes:
         if len(line) < 4 or line[:2] != ADDRESS:

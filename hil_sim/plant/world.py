@@ -39,20 +39,32 @@ class World:
         "carrier_set_l_min",
         "carrier_supply_ok",
         "chain_closed",
+        "chamber_pressure_pa",
         "chiller_alarm_bits",
         "chiller_flow_fault",
         "chiller_flow_l_min",
         "chiller_pressure_mpa",
         "chiller_running",
         "chiller_setpoint_deg_c",
+        "clogged",
+        "collision",
         "coolant_deg_c",
         "deposited_g",
+        "dew_point_deg_c",
         "diverter_to_nozzle",
+        "drive_fault_bits",
         "emission_s",
         "emission_w",
         "energy_j",
+        "extraction_ok",
         "fed_g",
+        "following_error_mm",
         "gate_on",
+        "head_cooling_ok",
+        "heater_deg_c",
+        "heater_fault",
+        "heater_on",
+        "heater_set_deg_c",
         "height_mm",
         "hopper_flow_g_min",
         "hopper_mass_g",
@@ -69,18 +81,50 @@ class World:
         "oxygen_ppm",
         "pool_temp_deg_c",
         "power_command_w",
+        "purge_on",
         "rated_power_w",
+        "room_oxygen_pct",
+        "scatter_pct",
         "shield_l_min",
         "shield_set_l_min",
         "shield_supply_ok",
         "source_share",
         "stray_w",
+        "stream_pressure_kpa",
+        "supply_air_kpa",
+        "supply_argon_kpa",
         "threshold_power_w",
+        "ups_charge_pct",
+        "ups_on_battery",
         "wasted_g",
+        "window_deg_c",
         "x_mm",
         "y_mm",
         "z_mm",
     )
+
+    # There only where the cell file has the section (hil_sim/plant/surroundings.py)
+    window_deg_c: float
+    scatter_pct: float
+    head_cooling_ok: bool
+    collision: bool
+    stream_pressure_kpa: list[float]
+    clogged: list[bool]
+    purge_on: bool
+    chamber_pressure_pa: float
+    dew_point_deg_c: float
+    heater_set_deg_c: float
+    heater_deg_c: float
+    heater_on: bool
+    heater_fault: bool
+    following_error_mm: list[float]
+    drive_fault_bits: int
+    room_oxygen_pct: float
+    extraction_ok: bool
+    supply_air_kpa: float
+    supply_argon_kpa: float
+    ups_on_battery: bool
+    ups_charge_pct: float
 
     def __init__(self, cell: CellFile) -> None:
         # Told by the host through a device
