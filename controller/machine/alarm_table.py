@@ -116,7 +116,7 @@ TABLE: tuple[Alarm, ...] = (
           "Read the alarm on the chiller, remove its cause, then reset."),
     Alarm(506, "COOLANT_COLD", _HOLD, "Coolant is below the cell's limit for 1 s: dew may form.",
           "Raise the chiller's setpoint or dry the room, then resume.", 3.5),
-    Alarm(507, "COOLANT_DEW", _HOLD, "Coolant is below the dew point for 1 s: optics get wet.",
+    Alarm(507, "COOLANT_DEW", _HOLD, "Coolant is too near the dew point for 1 s: optics get wet.",
           "Raise the chiller's setpoint or dry the chamber, then resume.", 3.0),
     # 6xx safety chain, mirrored
     Alarm(601, "ESTOP", _ABORT, "An emergency stop is pressed.",

@@ -59,6 +59,7 @@ _ON_PATH = BUILDING - {State.STARTING}
 
 TICK_S = 0.01
 LATE_MS = 50.0
+ALARM_TICKS = 100  # shelves and flood are looked at once a second
 LATE_TICKS = 4  # at rest, until a link that asks and waits has heard again
 
 
@@ -96,7 +97,7 @@ class Executor:
         self.outputs = Outputs(devices, self._command_failed)
         self.journal = Journal(self.now_us, lambda text: self.raise_alarm("RECORD_FAILED", text))
         self.machine = StateMachine(self._state_changed)
-        self.alarms = AlarmManager(self._alarm_changed)
+        self.alarms = AlarmManager(self._alarm_changed, self.emit)
 
         self.job: Job | None = None
         self.cursor: PlanCursor | None = None
@@ -223,7 +224,7 @@ class Executor:
         if judge:
             raised, cleared = watch(snap, self.limits, self._timers, self._rules)
             for name in cleared:
-                self.alarms.clear(name)
+                self.alarms.clear(name, self.now_us())
             for name, detail in raised:
                 self.raise_alarm(name, detail)
         if self.machine.state in BUSY:
@@ -232,6 +233,8 @@ class Executor:
             self.overrides.tick(self)
         if 0 <= self.outputs.shield_until_us <= now_us:
             self.outputs.shield_over(held=self.machine.state is State.HELD)
+        if n % ALARM_TICKS == 0:
+            self.alarms.tick(self.now_us())
         if self.journal.wants_rows:
             t_us = now_us - self._zero_us
             self.journal.row(t_us, pack_row(t_us, self, now_us))
@@ -443,7 +446,7 @@ class Executor:
 
     def acknowledge(self, who: str, names: list[str] | None = None) -> int:
         """Acknowledge alarms; returns how many."""
-        return self.alarms.acknowledge(who, names)
+        return self.alarms.acknowledge(who, names, self.now_us())
 
     def _not_busy(self, command: str) -> None:
         if self.activity:

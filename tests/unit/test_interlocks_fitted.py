@@ -69,7 +69,7 @@ CASES = [
     ("WINDOW_DIRTY", {"head": {"scatter_pct": 20.5}}, 0.1, FULL, STOP),
     ("HEAD_COOLING", {"head": {"cooling_ok": False}}, 0.1, FULL, STOP),
     ("HEAD_SILENT", {"head": None}, 0.0, FULL, STOP),
-    ("COOLANT_DEW", {"chamber": {"dew_point_deg_c": 22.5}}, 1.0, FULL, HOLD),
+    ("COOLANT_DEW", {"chamber": {"dew_point_deg_c": 20.5}}, 1.0, FULL, HOLD),
     ("POWDER_BACK_PRESSURE", {"powder_line": {"pressure_kpa": (81.0,) * 4}}, 0.5, FULL, HOLD),
     ("POWDER_STREAM_CLOGGED", {"powder_line": {"pressure_kpa": (20.0, 20.0, 35.0, 20.0)}}, 2.0,
      FULL, HOLD),
@@ -185,7 +185,7 @@ def test_the_clogged_stream_is_named():
         ("ROOM_OXYGEN", {"room": {"oxygen_pct": 19.0}}, {"room": {"oxygen_pct": 19.7}},
          {"room": {"oxygen_pct": 20.2}}),
         ("COOLANT_DEW", {"chamber": {"dew_point_deg_c": 23.0}},
-         {"chamber": {"dew_point_deg_c": 21.5}}, {"chamber": {"dew_point_deg_c": 20.5}}),
+         {"chamber": {"dew_point_deg_c": 19.5}}, {"chamber": {"dew_point_deg_c": 18.5}}),
     ],
 )  # fmt: skip
 def test_a_limit_is_left_by_more_than_it_was_reached_by(name, bad, between, good):

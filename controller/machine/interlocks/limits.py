@@ -30,6 +30,7 @@ class Fitted:
     supply_kpa: tuple[float, ...] = (400.0, 300.0)  # compressed air, argon
     ups_charge_pct: float = 50.0  # to start with
     heater_band_k: float = 20.0
+    dew_margin_k: float = 2.0  # coolant above the dew point
     chamber_pa: float = 20.0  # above the room's: air stays outside
 
     @classmethod
@@ -51,6 +52,7 @@ class Fitted:
             supply_kpa=tuple(own("room", "least_supply_kpa", d.supply_kpa)),
             ups_charge_pct=own("room", "least_charge_pct", d.ups_charge_pct),
             heater_band_k=own("heater", "band_k", d.heater_band_k),
+            dew_margin_k=own("chamber", "dew_margin_k", d.dew_margin_k),
             chamber_pa=own("chamber", "least_pressure_pa", d.chamber_pa),
         )
 

@@ -57,12 +57,12 @@ def _coolant_above(kelvin: float) -> Test:
 
 
 def _dewing(s: MachineSnapshot, lim: Limits) -> bool | None:
-    """Coolant colder than the dew point of the air around the optics that it cools."""
+    """Coolant near or below the dew point of the air around the optics that it cools."""
     if "chamber" not in lim.age_us:
         return False
     if stale(s, lim, "chiller") or stale(s, lim, "chamber"):
         return None
-    return s.chiller.coolant_deg_c < s.chamber.dew_point_deg_c
+    return not s.chiller.coolant_deg_c >= s.chamber.dew_point_deg_c + lim.fitted.dew_margin_k
 
 
 def _dewing_say(s: MachineSnapshot, lim: Limits) -> str:
@@ -100,8 +100,9 @@ RULES: tuple[Rule, ...] = (
          fresh("chiller", lambda s, lim: s.chiller.coolant_deg_c < lim.coolant_low_deg_c), 5.0,
          reads="chiller", say=_coolant_say),
     Rule("COOLANT_DEW", 1_000_000, _dewing, 5.0, reads="chamber", say=_dewing_say,
-         clear=lambda s, lim: s.chiller.coolant_deg_c > s.chamber.dew_point_deg_c + 1.0,
-         clears="when the coolant is 1 K above the dew point"),
+         clear=lambda s, lim: s.chiller.coolant_deg_c
+        > s.chamber.dew_point_deg_c + lim.fitted.dew_margin_k + 1.0,
+        clears="when the coolant is 1 K above the limit"),
 )  # fmt: skip
 
 
