@@ -14,6 +14,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from controller.api.protocol import (
     Kind,
     decode_json,
     encode_json,
+    proof,
 )
 from controller.clock import wall_s
 from controller.errors import ApiError
@@ -48,11 +50,35 @@ def read_token(run_dir: Path, role: str) -> str:
     return str(tokens[role])
 
 
-def _hello(link: str, token: str, name: str, topics: tuple[str, ...]) -> bytes:
-    hello: dict[str, Any] = {"link": link, "token": token, "client": name}
+@dataclass(frozen=True, slots=True)
+class _Who:
+    """What a client says of itself."""
+
+    role: str
+    token: str
+    name: str
+
+
+def _hello(who: _Who, nonce: str, link: str, topics: tuple[str, ...]) -> bytes:
+    """The answer to the server's challenge."""
+    hello: dict[str, Any] = {
+        "link": link,
+        "role": who.role,
+        "proof": proof(who.token, nonce, link),
+        "client": who.name,
+    }
     if link == "stream":
         hello["topics"] = list(topics)
     return encode_json(Kind.HELLO, hello)
+
+
+def _opening(path: Path, kind: int, payload: bytes, wanted: Kind) -> dict[str, Any]:
+    """A frame of the opening. Raises CallError with the server's words when it refuses."""
+    value = decode_json(payload)
+    if kind != wanted:
+        _result(value)
+        raise ApiError(f"{path}: the cell server did not greet")
+    return value
 
 
 def _request(request_id: int, method: str, params: dict[str, Any], deadline_s: float) -> bytes:
@@ -90,27 +116,24 @@ def unpack_row(greeting: dict[str, Any], packed: bytes) -> dict[str, float]:
 class _Link:
     """One blocking connection."""
 
-    def __init__(self, path: Path, hello: bytes, timeout_s: float) -> None:
+    def __init__(
+        self, path: Path, who: _Who, link: str, topics: tuple[str, ...], timeout_s: float
+    ) -> None:
         self._decoder = Decoder()
         self._frames: list[tuple[int, bytes]] = []
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(timeout_s)
         try:
             self.sock.connect(str(path))
-            self.sock.sendall(hello)
-            kind, payload = self.receive()
+            challenge = _opening(path, *self.receive(), Kind.CHALLENGE)
+            self.sock.sendall(_hello(who, str(challenge.get("nonce")), link, topics))
+            self.greeting = _opening(path, *self.receive(), Kind.HELLO)
         except OSError as exc:
             self.sock.close()
             raise ApiError(f"{path}: the cell server does not answer ({exc})") from None
         except ApiError:
             self.sock.close()
             raise
-        greeting = decode_json(payload)
-        if kind != Kind.HELLO:
-            self.sock.close()
-            _result(greeting)  # the server says what was wrong
-            raise ApiError(f"{path}: the cell server did not greet")
-        self.greeting = greeting
 
     def receive(self) -> tuple[int, bytes]:
         """The next frame. Raises ApiError when the server is gone, TimeoutError."""
@@ -137,16 +160,15 @@ class Client:
         timeout_s: float = 10.0,
     ) -> None:
         self._dir = Path(run_dir)
-        self._name, self._timeout_s = name, timeout_s
-        self._token = read_token(self._dir, role)
+        self._timeout_s = timeout_s
+        self._who = _Who(role, read_token(self._dir, role), name)
         self._command = self._open("command", ())
         self._stream: _Link | None = None
         self._next_id = 0
         self.greeting = self._command.greeting
 
     def _open(self, link: str, topics: tuple[str, ...]) -> _Link:
-        hello = _hello(link, self._token, self._name, topics)
-        return _Link(self._dir / "api.sock", hello, self._timeout_s)
+        return _Link(self._dir / "api.sock", self._who, link, topics, self._timeout_s)
 
     def call(
         self,
@@ -209,8 +231,8 @@ class Client:
 class AsyncClient:
     """The same for asyncio; calls may overlap, STOP never waits for another's answer."""
 
-    def __init__(self, run_dir: Path, token: str, name: str) -> None:
-        self._dir, self._token, self._name = run_dir, token, name
+    def __init__(self, run_dir: Path, who: _Who) -> None:
+        self._dir, self._who = run_dir, who
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -225,7 +247,7 @@ class AsyncClient:
     ) -> "AsyncClient":
         """Open the command link. Raises ApiError."""
         folder = Path(run_dir)
-        client = cls(folder, read_token(folder, role), name)
+        client = cls(folder, _Who(role, read_token(folder, role), name))
         reader, writer, greeting = await client._open("command", ())
         client._reader, client._writer, client.greeting = reader, writer, greeting
         client._task = asyncio.get_running_loop().create_task(client._read(reader))
@@ -239,17 +261,16 @@ class AsyncClient:
             reader, writer = await asyncio.open_unix_connection(str(path))
         except OSError as exc:
             raise ApiError(f"{path}: the cell server does not answer ({exc})") from None
-        writer.write(_hello(link, self._token, self._name, topics))
         try:
-            length, kind = HEAD.unpack(await reader.readexactly(HEAD.size))
-            greeting = decode_json(await reader.readexactly(min(length, MAX_FRAME)))
-        except asyncio.IncompleteReadError:
+            challenge = _opening(path, *await _one_frame(reader), Kind.CHALLENGE)
+            writer.write(_hello(self._who, str(challenge.get("nonce")), link, topics))
+            greeting = _opening(path, *await _one_frame(reader), Kind.HELLO)
+        except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
             raise ApiError(f"{path}: the cell server did not greet") from None
-        if kind != Kind.HELLO:
+        except ApiError:
             writer.close()
-            _result(greeting)  # the server says what was wrong
-            raise ApiError(f"{path}: the cell server did not greet")
+            raise
         return reader, writer, greeting
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -294,6 +315,11 @@ class AsyncClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def _one_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    length, kind = HEAD.unpack(await reader.readexactly(HEAD.size))
+    return kind, await reader.readexactly(min(length, MAX_FRAME))
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:

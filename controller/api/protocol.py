@@ -1,7 +1,9 @@
 """Frames of the cell server's API; both sides use this module and nothing else of ours.
 
 A frame is a u32 length of the payload (little endian), a kind byte, and the payload. The
-first frame of a connection is HELLO and says which of the two links it is:
+server speaks first: CHALLENGE {"nonce"}. The client answers HELLO with its role, link and a
+``proof`` that it knows the role's token: the token is never on the wire, and a recorded HELLO
+counts for nothing on another connection. The link is one of two:
 
 - the *command* link carries JSON-RPC: REQUEST {"id", "method", "params", "deadline_s"} and
   RESPONSE {"id", "result"} or {"id", "error": {"name", "message", "reasons"}};
@@ -12,6 +14,8 @@ So a STOP never queues behind data. ``deadline_s`` is the machine's monotonic cl
 command that is read later is refused, not carried out late.
 """
 
+import hashlib
+import hmac
 import json
 import struct
 from enum import IntEnum
@@ -29,6 +33,7 @@ class Kind(IntEnum):
     """What a frame holds."""
 
     HELLO = 1
+    CHALLENGE = 4
     REQUEST = 2
     RESPONSE = 3
     SNAPSHOT = 16
@@ -50,6 +55,11 @@ class CallError(ApiError):
         super().__init__(message)
         self.name = name
         self.reasons = reasons
+
+
+def proof(token: str, nonce: str, link: str) -> str:
+    """Proof of a token on one connection: HMAC-SHA256 of its nonce and the link, in hex."""
+    return hmac.new(token.encode(), f"{nonce} {link}".encode(), hashlib.sha256).hexdigest()
 
 
 def encode(kind: Kind, payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ stream of bytes that cannot be read on is closed with one.
 """
 
 import asyncio
+import collections
 import contextlib
 import json
 import os
@@ -24,11 +25,16 @@ from controller.api.protocol import (
     decode_json,
     encode,
     encode_json,
+    proof,
 )
 from controller.clock import wall_s
 from controller.errors import ConfigError, LmdError, PreflightError, StateError
 from firmware_bridge.errors import BridgeError
 
+MAX_CONNECTIONS = 64  # two a client
+MAX_UNDER_WAY = 64  # requests of one connection that are not answered yet
+MAX_PENDING = 256  # requests of one connection that are not begun yet; then it is not read
+PASS = 4  # requests begun in one turn of the loop: the control tick never waits for a flood
 LONGEST_SOCKET_PATH = 100  # bytes; the kernel takes 107
 Method = Callable[["Caller", dict[str, Any]], Awaitable[Any]]
 
@@ -51,6 +57,9 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
+        self._nonce = secrets.token_hex(16)
+        self._pending: collections.deque[bytes] = collections.deque()
+        self._paused = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._n = 0
         self.caller: Caller | None = None
@@ -60,7 +69,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._server.connections[self] = None
+        if not self._server.admit(self):
+            why = f"the server serves {MAX_CONNECTIONS} connections at most"
+            self.send(_error(None, CallError("TOO_MANY_CONNECTIONS", why)))
+            self.close()
+            return
+        self.send(encode_json(Kind.CHALLENGE, {"nonce": self._nonce}))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
@@ -72,6 +86,7 @@ class Connection(asyncio.Protocol):
             for kind, payload in self._decoder.feed(data):
                 self._frame(kind, payload)
         except CallError as exc:
+            self._pending.clear()
             self.send(_error(None, exc))
             self.close()
 
@@ -90,6 +105,21 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def begin_next(self) -> bool:
+        """Begin the oldest request that waits; True when more wait."""
+        if self._pending:
+            self._request(self._pending.popleft())
+        if self._paused and not self._pending and self._transport is not None:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        return bool(self._pending)
+
     def _frame(self, kind: int, payload: bytes) -> None:
         if self.caller is None:
             if kind != Kind.HELLO:
@@ -98,7 +128,12 @@ class Connection(asyncio.Protocol):
         elif self.link == "stream" or kind != Kind.REQUEST:
             raise CallError("BAD_FRAME", f"frame kind {kind} is not expected on this link")
         else:
-            self._request(payload)
+            self._pending.append(payload)
+            if len(self._pending) >= MAX_PENDING and not self._paused:
+                assert self._transport is not None
+                self._paused = True
+                self._transport.pause_reading()
+            self._server.wait_turn(self)
 
     def _hello(self, hello: dict[str, Any]) -> None:
         link, name = hello.get("link"), hello.get("client", "")
@@ -107,7 +142,7 @@ class Connection(asyncio.Protocol):
             raise CallError("BAD_HELLO", "HELLO needs link 'command' or 'stream' and a short name")
         if not isinstance(topics, list) or any(t not in TOPICS for t in topics):
             raise CallError("BAD_HELLO", f"topics must be a list of {', '.join(TOPICS)}")
-        role = self._server.role_of(hello.get("token"))
+        role = self._server.role_of(hello.get("role"), hello.get("proof"), self._nonce, link)
         self.caller, self.link, self.topics = Caller(role, name), link, tuple(topics)
         self.send(encode_json(Kind.HELLO, {"role": role, **self._server.greeting()}))
         if link == "stream":
@@ -118,11 +153,15 @@ class Connection(asyncio.Protocol):
         try:
             request = decode_json(payload)
             request_id = request.get("id")
+            if len(self._tasks) >= MAX_UNDER_WAY:
+                raise CallError(
+                    "TOO_MANY_REQUESTS", f"{MAX_UNDER_WAY} requests of this client are under way"
+                )
             method, params = self._server.check(request, self.caller)
         except CallError as exc:
             self.send(_error(request_id, exc))
             return
-        # begun at once, in the order of arrival; only what waits lets others pass
+        # in the order of arrival; only what waits lets others pass
         self._n += 1
         n = self._n
         coroutine = self._serve(request_id, method, params)
@@ -175,7 +214,9 @@ class ApiServer:
         self._methods = methods
         self._view = view
         self._server: asyncio.AbstractServer | None = None
-        self._roles: dict[str, str] = {}
+        self._tokens: dict[str, str] = {}  # by role
+        self._turns: dict[Connection, None] = {}  # that wait to begin a request, in turns
+        self._passing = False
 
     async def listen(self) -> None:
         """Open the socket. Raises ConfigError when another server is there."""
@@ -188,7 +229,7 @@ class ApiServer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
             await self._remove_left_over(path)
-        self._roles = {token: role for role, token in make_tokens(self.run_dir).items()}
+        self._tokens = make_tokens(self.run_dir)
         loop = asyncio.get_running_loop()
         mask = os.umask(0o177)  # nobody else on this machine gets to the socket
         try:
@@ -218,13 +259,42 @@ class ApiServer:
             (self.run_dir / name).unlink(missing_ok=True)
         self._server = None
 
-    def role_of(self, token: Any) -> str:
-        """Role of a token. Raises CallError BAD_TOKEN."""
-        if isinstance(token, str):
-            for known, role in self._roles.items():
-                if secrets.compare_digest(known.encode(), token.encode()):
-                    return role
-        raise CallError("BAD_TOKEN", "the token is not known to this server")
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection. When all places are taken, one that never said HELLO gives way."""
+        if len(self.connections) >= MAX_CONNECTIONS:
+            mute = next((c for c in self.connections if c.caller is None), None)
+            if mute is None:
+                return False
+            self.connections.pop(mute)
+            mute.abort()
+        self.connections[connection] = None
+        return True
+
+    def wait_turn(self, connection: Connection) -> None:
+        """A connection has a request to begin: all take turns, a few in each turn of the loop."""
+        self._turns[connection] = None
+        if not self._passing:
+            self._passing = True
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def _pass(self) -> None:
+        for _ in range(min(PASS, len(self._turns))):
+            connection = next(iter(self._turns))
+            del self._turns[connection]
+            if connection.begin_next():
+                self._turns[connection] = None
+        self._passing = bool(self._turns)
+        if self._passing:
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def role_of(self, role: Any, given: Any, nonce: str, link: str) -> str:
+        """The role that a HELLO proves. Raises CallError BAD_TOKEN."""
+        token = self._tokens.get(role) if isinstance(role, str) else None
+        if token is not None and isinstance(given, str):
+            wanted = proof(token, nonce, link)
+            if secrets.compare_digest(wanted.encode(), given.encode()):
+                return str(role)
+        raise CallError("BAD_TOKEN", "the proof of the role's token does not hold here")
 
     def check(
         self, request: dict[str, Any], caller: Caller | None
@@ -266,6 +336,7 @@ class ApiServer:
     def forget(self, connection: Connection) -> None:
         """A client is gone."""
         self.connections.pop(connection, None)
+        self._turns.pop(connection, None)
         for clients in self.streams.values():
             if connection in clients:
                 clients.remove(connection)

@@ -13,105 +13,18 @@ from pathlib import Path
 import pytest
 
 from controller.api import server as server_module
-from controller.api.client import AsyncClient, Client, read_token, unpack_row
-from controller.api.commands import Commands
-from controller.api.protocol import CallError, Decoder, Kind, decode_json, encode, encode_json
-from controller.api.serve import ServeSettings, load_job, make_loop
+from controller.api.client import Client, read_token, unpack_row
+from controller.api.protocol import (
+    CallError,
+    Kind,
+    encode,
+    encode_json,
+)
+from controller.api.serve import ServeSettings, make_loop
 from controller.api.server import ApiServer
 from controller.errors import ApiError, ConfigError, VerifyError
-from controller.planning import write_job
-from controller.record.schema import FIELDS, PACKER
-from tests.unit.machine_fakes import CELL, Bench, make_plan, run_virtual
-
-ABOUT = {
-    "cell": "sim",
-    "telemetry": {"fields": list(FIELDS), "units": [], "format": PACKER.format},
-}
-
-
-class Server:
-    """A fake cell behind a real socket, booted and frozen."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run_dir = folder / "run"
-        self.folder = folder
-        self.bench = Bench()
-        self.commands = Commands(self.bench.ex, lambda p: load_job(p, CELL), {}, ABOUT)
-        self.api = ApiServer(
-            self.run_dir, self.commands.methods(), lambda: ABOUT, self.commands.view
-        )
-        self.commands.attach(self.api)
-
-    async def boot(self) -> None:
-        self.bench.ex.begin()
-        await self.bench.ex.connect()
-        self.bench.ex.reset("boot")
-        self.commands.booting = False
-        await self.commands.rest()
-        await self.api.listen()
-
-    def job(self, **options) -> str:
-        path = self.folder / "bar.lmdjob"
-        write_job(make_plan(**options), path)
-        return str(path)
-
-    async def client(self, role: str = "operator") -> AsyncClient:
-        return await AsyncClient.connect(self.run_dir, role=role, name="test")
-
-    async def raw(self, hello: bool = True):
-        reader, writer = await asyncio.open_unix_connection(str(self.run_dir / "api.sock"))
-        if hello:
-            token = read_token(self.run_dir, "operator")
-            writer.write(encode_json(Kind.HELLO, {"link": "command", "token": token}))
-        return Raw(reader, writer)
-
-    async def close(self) -> None:
-        asyncio.get_running_loop().release()
-        await self.bench.end()
-        await self.api.close()
-
-
-class Raw:
-    """A connection that sends what it likes."""
-
-    def __init__(self, reader, writer) -> None:
-        self.reader, self.writer = reader, writer
-        self.decoder, self.frames = Decoder(), []
-
-    async def receive(self):
-        """The next frame's JSON, or None at the end of the stream."""
-        while not self.frames:
-            data = await self.reader.read(65536)
-            if not data:
-                return None
-            self.frames += self.decoder.feed(data)
-        return decode_json(self.frames.pop(0)[1])
-
-
-def served(test):
-    """Run a coroutine test against a booted server on simulated time."""
-
-    def run(tmp_path):
-        async def main():
-            server = Server(tmp_path)
-            await server.boot()
-            try:
-                await test(server)
-            finally:
-                await server.close()
-
-        run_virtual(main)
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
-async def refused(call, name: str) -> CallError:
-    with pytest.raises(CallError) as error:
-        await call
-    assert error.value.name == name
-    return error.value
-
+from tests.unit.api_bench import ABOUT, refused, served
+from tests.unit.machine_fakes import run_virtual
 
 # --- a build through the API -------------------------------------------------------------
 
@@ -237,7 +150,7 @@ async def test_observer_may_stop_but_not_start(s):
 @served
 async def test_unknown_token_is_refused_and_closed(s):
     raw = await s.raw(hello=False)
-    raw.writer.write(encode_json(Kind.HELLO, {"link": "command", "token": "f" * 32}))
+    raw.hello("operator", "f" * 32)
     assert (await raw.receive())["error"]["name"] == "BAD_TOKEN"
     assert await raw.receive() is None
 
@@ -398,8 +311,8 @@ async def test_stop_does_not_queue_behind_telemetry_and_the_slow_client_is_dropp
         c = await s.client()
         slow = await s.raw(hello=False)
         token = read_token(s.run_dir, "observer")
-        hello = {"link": "stream", "token": token, "topics": ["telemetry", "snapshot", "event"]}
-        slow.writer.write(encode_json(Kind.HELLO, hello))
+        topics = ["telemetry", "snapshot", "event"]
+        slow.hello("observer", token, link="stream", topics=topics)
         slow.reader._transport.pause_reading()  # never reads again
         while not s.api.streams["telemetry"]:
             await c.call("hello")
@@ -408,10 +321,11 @@ async def test_stop_does_not_queue_behind_telemetry_and_the_slow_client_is_dropp
         while not s.api.n_dropped:
             assert s.bench.ex.state.name in ("STARTING", "EXECUTE")
             await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the loop tells of a closed connection in its next turn
         assert s.api.streams["telemetry"] == []
         # a second one, full but not yet dropped, while STOP is sent
         stream = await s.raw(hello=False)
-        stream.writer.write(encode_json(Kind.HELLO, hello))
+        stream.hello("observer", token, link="stream", topics=topics)
         stream.reader._transport.pause_reading()
         before_us = s.bench.ex.now_us()
         answer = await c.call("stop")
