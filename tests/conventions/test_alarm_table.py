@@ -1,10 +1,12 @@
 """Every alarm row: unique, explained, actionable, and in step with the rules and the table."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from controller.machine.alarms import BY_CODE, BY_NAME, TABLE
+from controller.machine.alarm_reasons import CONSEQUENCES, page
+from controller.machine.alarms import BY_CODE, BY_NAME, SUPPRESSED_BY, TABLE
 from controller.machine.interlocks import RULES
 from controller.model import Severity
 
@@ -79,3 +81,21 @@ def test_rules_stand_worst_first():
     rank = list(Severity)[::-1]
     order = [rank.index(BY_NAME[r.alarm].severity) for r in RULES]
     assert order == sorted(order)
+
+
+def test_every_alarm_has_a_consequence_and_no_other_has():
+    assert set(CONSEQUENCES) == set(BY_NAME)
+    assert all(len(text) > 6 for text in CONSEQUENCES.values())
+
+
+def test_reference_page_is_what_the_tables_say():
+    """``python -m controller.machine.alarm_reasons`` writes it anew."""
+    path = Path(__file__).parents[2] / "docs" / "reference" / "alarms.md"
+    assert path.read_text(encoding="utf-8") == page()
+
+
+def test_suppressed_alarms_and_their_causes_are_alarms_and_causes_are_no_milder():
+    rank = list(Severity)
+    for name, causes in SUPPRESSED_BY.items():
+        for cause in causes:
+            assert rank.index(BY_NAME[cause].severity) >= rank.index(BY_NAME[name].severity)
