@@ -18,6 +18,7 @@ from firmware_bridge.transport import Port, Wire
 QUIET_S = 0.3
 TIMEOUT_S = 0.1
 LONGEST_REPLY = 128
+REFUSALS = ("ERR", "Command Err", "BCMD", "?")  # a device's own words, told as they are
 FAILURES_TO_CLOSE = 4  # in a row: the wire is given up and opened anew
 
 
@@ -90,6 +91,7 @@ class AsciiLine:
     ) -> None:
         self.port, self.name = port, name
         self.timeout_s = TIMEOUT_S
+        self.after_cr = b""  # what follows the CR of a command
         self.n_requests = 0
         self.n_refused = 0
         self._probe = probe[0].encode("ascii") + b"\r"
@@ -99,6 +101,7 @@ class AsciiLine:
         self._wire: Wire | None = None
         self._future: asyncio.Future[str] | None = None
         self._buffer = b""
+        self._after_cr = False  # a reply ended so: its LF may come by itself
         self._error_at_s: float | None = None  # or of the last byte since
         self._failures = 0
 
@@ -112,7 +115,7 @@ class AsciiLine:
         self.close()
         wire = await self.port.open()
         wire.set_receiver(self._received, self._wire_lost)
-        self._wire, self._buffer = wire, b""
+        self._wire, self._buffer, self._after_cr = wire, b"", False
         self._error_at_s, self._failures = None, 0
 
     def close(self) -> None:
@@ -157,7 +160,7 @@ class AsciiLine:
         future = self._future = loop.create_future()
         timer = loop.call_later(self.timeout_s, self._timed_out, future, command)
         try:
-            wire.write(command)
+            wire.write(command + self.after_cr)
             reply = await future
         except BridgeError:
             self.doubt()
@@ -173,13 +176,18 @@ class AsciiLine:
         if found is None:
             self.n_refused += 1
             self.doubt()
-            said = reply if reply.startswith("ERR") else f"not its reply: {reply!r}"
+            said = reply if reply.startswith(REFUSALS) else f"not its reply: {reply!r}"
             raise DeviceError(f"{self.name}: {command[:-1].decode()} got {said}")
         self._failures = 0
         return found
 
     def _received(self, data: bytes) -> None:
         future = self._future
+        if self._after_cr and data[:1] == b"\n":  # of CR LF, apart from its CR
+            data = data[1:]
+        self._after_cr = False
+        if not data:
+            return
         if future is None or future.done():
             self.n_refused += 1
             self.doubt()
@@ -194,6 +202,7 @@ class AsciiLine:
         if end != len(buffer) - 1 and buffer[end + 1 :] != b"\n":
             self._refuse(f"{self.name}: {len(buffer) - end - 1} bytes too many after a reply")
             return
+        self._after_cr = end == len(buffer) - 1
         try:
             future.set_result(buffer[:end].lstrip(b"\n").decode("ascii"))
         except UnicodeDecodeError:
@@ -241,7 +250,7 @@ class AsciiLine:
         self._end_wait(f"{self.name}: interrupted by {command[:-1].decode()}")
         self.doubt()
         if self._wire is not None:
-            self._wire.write(command)
+            self._wire.write(command + self.after_cr)
 
     def _wire_lost(self, cause: Exception | None) -> None:
         self._wire = None
@@ -253,6 +262,7 @@ class AsciiDevice(Device):
     """Base of the ASCII drivers. Fields of the role's reading are queries or properties."""
 
     probe: ClassVar[tuple[str, str]]
+    after_cr: ClassVar[bytes] = b""
 
     def __init__(self, port: Port, name: str | None = None) -> None:
         super().__init__(port, name)
@@ -301,6 +311,7 @@ class AsciiDevice(Device):
     async def _open(self) -> None:
         if self.line is None:
             self.line = AsciiLine(self.port, self.name, self.probe, self._lost_wire)
+            self.line.after_cr = self.after_cr
         await self.line.open()
         self._round = 0
         await self.check()

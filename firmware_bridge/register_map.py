@@ -58,6 +58,13 @@ class RegisterMap:
             raise MapError(f"{self.origin}: {what}.{name} is missing")
         return entry
 
+    def number(self, name: str) -> float:
+        """A calibration that is one number. Raises MapError."""
+        numbers = self.calibration.get(name, ())
+        if len(numbers) != 1:
+            raise MapError(f"{self.origin}: calibration.{name} must be one number in a list")
+        return numbers[0]
+
     def need_bit(self, name: str) -> Reading:
         """An entry that must be one bit. Raises MapError."""
         entry = self.need(name)

@@ -14,7 +14,7 @@ leaves open needs its steps in ``[commands]``. What is missing is a MapError bef
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from firmware_bridge import roles
 from firmware_bridge.errors import MapError
@@ -48,7 +48,11 @@ def _words_of(method: Any) -> set[str]:
 class RoleMap(MapDevice):
     """Base of drivers that a map fills whole: readings by name, commands by steps."""
 
-    steps: ClassVar[dict[str, tuple[tuple[str, float], ...]]] = {}
+    def __init_subclass__(cls, role: type[roles.Role] | None = None, **kwargs: Any) -> None:
+        for name, method in _open_commands(role).items() if role is not None else ():
+            if name not in vars(cls):
+                setattr(cls, name, method)
+        super().__init_subclass__(role=role, **kwargs)
 
     def __init__(self, port: Port, name: str | None = None, **options: Any) -> None:
         super().__init__(port, name, **options)
@@ -102,12 +106,10 @@ class RoleMap(MapDevice):
         for method_name, method in vars(self.role).items():
             if not inspect.iscoroutinefunction(method):
                 continue
-            own = inspect.getattr_static(type(self), method_name, method)
-            if own is not method and not getattr(own, "by_map", False):
-                continue  # the driver's own
             if "NotImplementedError" in method.__code__.co_names:
                 wanted.add(method_name)
-                if method_name not in self.map.commands:
+                by_map = hasattr(inspect.getattr_static(type(self), method_name), "by_map")
+                if by_map and method_name not in self.map.commands:
                     raise MapError(f"{origin}: commands.{method_name} is missing")
             for setting in _words_of(method):
                 self.map.need(setting, Setting)
@@ -151,7 +153,7 @@ def _plain(kind: str) -> str:
     return kind.replace("<class '", "").replace("'>", "")
 
 
-def open_commands(role: type[roles.Role]) -> dict[str, Any]:
+def _open_commands(role: type[roles.Role]) -> dict[str, Any]:
     """Methods for the commands that a role leaves open: each carries out the map's steps."""
     made = {}
     for name, method in vars(role).items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware_bridge.errors import MapError
-from firmware_bridge.role_map import RoleMap, any_map, open_commands, role_named
+from firmware_bridge.role_map import RoleMap, any_map, role_named
 from firmware_bridge.roles import Role
 from firmware_bridge.transport import Port
 
@@ -34,6 +34,6 @@ class ModbusMap(RoleMap):
         """The class for a role's key. Raises MapError."""
         if key not in _MADE:
             role = role_named(key, origin)
-            body = {"__module__": __name__, "__doc__": cls.__doc__, **open_commands(role)}
+            body = {"__module__": __name__, "__doc__": cls.__doc__}
             _MADE[key] = type(f"{role.__name__}Map", (ModbusMap,), body, role=role)
         return _MADE[key]

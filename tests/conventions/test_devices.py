@@ -37,7 +37,7 @@ UNITS = (
     *("_pa", "_kpa", "_s", "_us", "_v", "_a", "_hz", "_pct", "_bits"),
 )
 # Names that are a word of the field, a state or a text, not a quantity.
-BARE = {"run", "text", "diverter_to_nozzle", "laser_on"}
+BARE = {"run", "text", "diverter_to_nozzle", "laser_on", "purge", "frame"}
 LINES = {ModbusDevice: 40, AsciiDevice: 80}
 SOURCE = Path(__file__).parents[2] / "firmware_bridge" / "devices"
 
@@ -116,7 +116,8 @@ def test_names_carry_units(cls):
         entries = {n: r.bit is None for n, r in declared.items()}
     for name, is_number in entries.items():
         if is_number and name not in BARE:
-            assert name.endswith(UNITS), f"{name} does not say its unit"
+            plain = re.sub(r"_\d+$", "", name)  # one of several, in a map
+            assert plain.endswith(UNITS), f"{name} does not say its unit"
     for field in dataclasses.fields(cls.role.reading_type):
         if field.type in (float, "float"):
             assert field.name.endswith(UNITS), f"{field.name} does not say its unit"
@@ -206,7 +207,7 @@ def code_lines(path: Path) -> int:
 
 @each
 def test_driver_is_a_declaration_not_a_program(cls):
-    limit = next(n for base, n in LINES.items() if issubclass(cls, base))
+    limit = next((n for base, n in LINES.items() if issubclass(cls, base)), 80)
     n = code_lines(SOURCE / f"{cls.driver}.py")
     if cls.driver == "feeder_map":
         limit = 60  # as many hoppers as the map has; one driver for every maker's feeder
