@@ -23,8 +23,8 @@ import numpy as np
 from controller import launch
 from controller.config import find_file, load_cell
 from controller.machine.cell import link_settings, ports_of
+from firmware_bridge.link_process import LinkProcess
 from firmware_bridge.link_types import LinkStats
-from firmware_bridge.motion_link_process import MotionLinkProcess
 from firmware_bridge.segments import FLAG_END, RATIO_ONE, SEGMENT
 
 TICKS = 2000  # us a segment
@@ -78,7 +78,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _stream(link: MotionLinkProcess, segments: np.ndarray) -> tuple[float, float, LinkStats]:
+async def _stream(link: LinkProcess, segments: np.ndarray) -> tuple[float, float, LinkStats]:
     """Wall time, CPU of the link's process, its statistics."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -121,7 +121,7 @@ def run(seconds: float = 600.0) -> dict[str, Any]:
         )
         try:
             port = ports_of(cell, simulator.ready["channels"])["motion"]
-            link = MotionLinkProcess(port, link_settings(cell))
+            link = LinkProcess(port, link_settings(cell))
             with busy_beside():
                 took_s, used_s, stats = asyncio.run(_stream(link, segments))
         finally:

@@ -49,6 +49,7 @@ class GrblCore:
         self.refusal = ""
         self.on_event: Callable[[LinkEvent], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
+        self.on_status: Callable[[MotionStatus], None] | None = None
         self.program: GrblProgram | None = None
         self._wire: Wire | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -195,8 +196,11 @@ class GrblCore:
         self._silent = False
 
     def stop_beating(self) -> None:
-        """Nothing goes out any more: the outside watchdog shuts the gate."""
+        """A hold, then nothing goes out any more: the outside watchdog shuts the gate."""
         self._token_us = 0
+        if not self._silent and self._wire is not None and self._wire.is_open:
+            self._silent = True
+            self._write(gp.FEED_HOLD)
 
     @property
     def _alive(self) -> bool:
@@ -216,6 +220,9 @@ class GrblCore:
             self._write(gp.FEED_HOLD)
         period = round(self._own.poll_s * 1e6)
         due = (now // period + 1) * period
+        if not self._silent and self._token_us >= 0:
+            # the hold is the last byte: the outside watchdog counts from the token's very end
+            due = min(due, max(self._token_us + TOKEN_LIFE_US, now + 1))
         self._timer = self._loop.call_at(due * 1e-6, self._tick)
 
     async def _empty(self) -> None:
@@ -381,6 +388,8 @@ class GrblCore:
             self._hold_pending,
             self.build.blocks - max(0, r.blocks_free) + stream.n_lines,
         )  # fmt: skip
+        if self.on_status is not None:
+            self.on_status(new)
         if old is not None:
             for code, arg in self._maker.changes(old, new):
                 self._tell(code, arg)

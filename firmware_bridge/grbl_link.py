@@ -15,7 +15,7 @@ import numpy as np
 
 from firmware_bridge import grbl_protocol as gp
 from firmware_bridge.errors import DeviceError, ProtocolError, TransportError
-from firmware_bridge.grbl_core import ANSWER_S, STOP_S, GrblCore
+from firmware_bridge.grbl_core import AHEAD_US, ANSWER_S, STOP_S, GrblCore
 from firmware_bridge.grbl_program import GrblProgram
 from firmware_bridge.link_types import Abilities, EventCode, FaultCode, ProgramLine
 from firmware_bridge.segments import SEGMENT, ticks_of
@@ -36,8 +36,9 @@ ABILITIES = Abilities(
 )
 # name -> sentence, for preflight and record
 LACKS = {
-    "no_dead_man": "the controller plays its buffered blocks, with light, after the host died; "
-    "only the outside watchdog on the gate ends it",
+    "no_dead_man": "the controller plays its buffered blocks, with light, after the host died: "
+    f"{AHEAD_US / 1e6:g} s of motion, and the line that reaches beyond it to its end; only the "
+    "outside watchdog on the gate ends the light before",
     "linear_power": "power is S v/F (M4): no floor, no other exponent, renewed each 10 ms",
     "gate_at_block_ends": "the gate changes at block ends: source latencies are taken off as way "
     "at planned speed, not in time",

@@ -95,7 +95,7 @@ class StatusMaker:
             min(1.0, power / self._full_scale_s),
             self._steps(r),
             queued,
-            0,
+            -1,  # it keeps no beat: nobody tells how old one is
             tracks,
             now_us,
             hold_pending,

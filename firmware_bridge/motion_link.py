@@ -1,9 +1,8 @@
 """The motion link to the reference firmware: commands, status, events (docs/protocol.md).
 
 One object in an asyncio loop; it knows the loop's time only, so virtual time needs nothing
-special. ``python -m firmware_bridge.motion_link --fd N`` is the same as a process of its own
-(see motion_link_process.py). Handshake and beats: motion_link_session.py; streaming:
-motion_link_stream.py.
+special. As a process of its own: link_process.py. Handshake and beats: motion_link_session.py;
+streaming: motion_link_stream.py.
 """
 
 import asyncio
@@ -47,7 +46,7 @@ class MotionLink(StreamingLink):
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         super().__init__(port, settings)
         self.on_event: Callable[[LinkEvent], None] | None = None
-        self.on_status: Callable[[bytes, int], None] | None = None  # raw payload, received_us
+        self.on_status: Callable[[MotionStatus], None] | None = None
 
     def _forget(self) -> None:
         super()._forget()
@@ -210,7 +209,7 @@ class MotionLink(StreamingLink):
         self.status = status
         self._status_counts = self._flushed
         if self.on_status is not None:
-            self.on_status(payload, now)
+            self.on_status(status)
         self._settle(status)
         self._watch_queue(status)
         self._resend_if_late(now)
@@ -279,9 +278,3 @@ def _step_s(axis: AxisSettings, speed_mm_s: float) -> int:
     """Speed in step/s, no more than the axis' greatest as the configuration has it."""
     most = int(axis.speed_mm_s * axis.steps_per_mm + 0.5)
     return max(-most, min(most, round(speed_mm_s * axis.steps_per_mm)))
-
-
-if __name__ == "__main__":
-    from firmware_bridge.motion_link_process import child_main
-
-    child_main()

@@ -68,7 +68,7 @@ class WordCycle:
         self.refusal = ""
         self.on_event: Callable[[LinkEvent], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
-        self.on_status: Callable[[bytes, int], None] | None = None  # not used: no frames here
+        self.on_status: Callable[[MotionStatus], None] | None = None
         self.auto_release = True
         self.rated_power_w = rated_power_w
         self._track_power_w: list[float] = []
@@ -181,8 +181,9 @@ class WordCycle:
         self._token_us = self._now_us()
 
     def stop_beating(self) -> None:
-        """No heartbeat any more: the control withdraws emission at its time-out."""
+        """No heartbeat any more, and the permit withdrawn with the next words, now."""
         self._beating = False
+        self._urge()
 
     # --- the cycle --------------------------------------------------------------------
 
@@ -287,6 +288,8 @@ class WordCycle:
         new = self.status = self._maker.status(
             now, place, scale, self.rated_power_w, self._behind(), now_us
         )
+        if self.on_status is not None:
+            self.on_status(new)
         for event in self._maker.events(before, new, place.track):
             if self.on_event is not None:
                 self.on_event(event)

@@ -10,8 +10,8 @@ import tty
 import pytest
 
 from firmware_bridge.errors import DeviceError, ProtocolError
+from firmware_bridge.link_process import LinkProcess
 from firmware_bridge.link_types import FaultCode, LinkSettings, LinkState
-from firmware_bridge.motion_link_process import MotionLinkProcess
 from firmware_bridge.transport import SerialPort
 from hil_sim.firmware import INPUT_PROBE, NativeFirmware
 from tests.unit.firmware_bench import AXES
@@ -94,7 +94,7 @@ def play(scene, settings=SETTINGS, blob: bytes | None = None, path: str = "") ->
         os.symlink(device.path, path)
 
     async def main() -> None:
-        link = MotionLinkProcess(SerialPort("motion", path or device.path, 921600), settings)
+        link = LinkProcess(SerialPort("motion", path or device.path, 921600), settings)
         keeper = asyncio.ensure_future(device.keep())
         stopped = asyncio.Event()
 
@@ -119,7 +119,7 @@ def play(scene, settings=SETTINGS, blob: bytes | None = None, path: str = "") ->
     return device
 
 
-async def running(link: MotionLinkProcess, n: int) -> None:
+async def running(link: LinkProcess, n: int) -> None:
     await asyncio.sleep(0.05)
     await link.home()
     link.load(job(n))
@@ -202,7 +202,7 @@ def test_errors_keep_their_type_across_the_processes():
         other = LinkSettings(
             axes=SETTINGS.axes, total_accel_mm_s2=1000, plan_share=0.8, longest_emission_s=600
         )
-        link = MotionLinkProcess(SerialPort("motion", device.path, 921600), other)
+        link = LinkProcess(SerialPort("motion", device.path, 921600), other)
         keeper = asyncio.ensure_future(device.keep())
         try:
             with pytest.raises(ProtocolError, match="configuration hash"):

@@ -1,54 +1,95 @@
-"""The motion link as a process of its own, for real time.
+"""A motion link as a process of its own, for real time.
 
-``MotionLinkProcess`` has the methods of ``MotionLink``; the work is done by
-``python -m firmware_bridge.motion_link --fd N`` at the other end of a socket pair. The beat
-then does not wait for the supervisor's loop; a token's age is measured on the child's clock
-from the instant at which it arrives. When the parent dies the child stops beating at once.
+``LinkProcess`` has the methods of every link; the work is done by the link itself, run by
+``python -m firmware_bridge.link_process --fd N`` at the other end of a socket pair. Beats, polls
+and heartbeat words then do not wait for the supervisor's loop; a token's age is measured on the
+child's clock from the instant at which it arrives. When the parent dies the child stops beating
+at once, and closes the wire when the controller has had time to be told.
 
 Messages, both ways: length u32 of what follows, kind u8, body.
-Parent: ``C`` JSON {id, name, args}, ``T`` token, ``L`` segments (bytes, appended),
-``D`` all of them are there. Child: ``R`` JSON {id, value | error}, ``S`` a status payload with
-time of arrival i64 and finished u8, ``E`` JSON event, ``X`` why the link is lost, ``Q`` JSON
-statistics (each second).
+Parent: ``C`` JSON {id, name, args, kwargs}, ``T`` token, ``L`` a piece of what ``D`` (the name of
+the call, ``load`` or ``load_program``) hands over whole: arguments packed by ``packed``.
+Child: ``R`` JSON {id, value | error, refusal}, ``S`` marshalled status with finished, number of
+starts, refusal and extras; ``E`` JSON event, ``X`` why the link is lost, ``Q`` JSON statistics.
 """
 
 import argparse
 import asyncio
 import json
+import marshal
 import os
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from enum import IntEnum
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from firmware_bridge import framing
+from firmware_bridge import links
 from firmware_bridge.errors import BridgeError, DeviceError, ProtocolError, TransportError
 from firmware_bridge.link_types import (
-    SEGMENT_LINK,
+    Abilities,
     AxisSettings,
     LinkEvent,
     LinkIdentity,
     LinkSettings,
     LinkStats,
     MotionStatus,
+    ProgramLine,
 )
-from firmware_bridge.motion_link import PROBE_S, MotionLink, read_status
 from firmware_bridge.segments import SEGMENT
 from firmware_bridge.transport import Port, parse_port
 
 CHUNK = 1 << 16
 FIFO_PRIORITY = 50
-STATS_EACH = 100  # status frames
+STATS_EACH = 50  # statuses
+PARTING_S = 0.06  # that an orphan keeps the wire, to tell the controller: three cycles
 LIMIT = 1 << 20  # longest message
 
 _ERRORS = {cls.__name__: cls for cls in (TransportError, ProtocolError, DeviceError)}
 _AWAITED = ("connect", "home", "arm", "disarm", "reset", "probe", "power_law")
-_PLAIN = ("start", "hold", "unhold", "abort", "override", "trim", "jog", "stop_beating")
+_PLAIN = (
+    "start", "hold", "unhold", "abort", "override", "trim", "jog", "stop_beating",
+    "release_layer", "ready",
+)  # fmt: skip
+_GOING = ("arm", "start", "unhold")  # refused after a load that failed
+_STATUS = attrgetter(*(f.name for f in fields(MotionStatus)))
+_EXTRAS = ("in_bead", "layer_reached", "waits_at_layer")  # of links that have them
+
+
+def packed(value: Any) -> Any:
+    """What is loaded, as plain values: segments, program lines, programs, numbers."""
+    if isinstance(value, np.ndarray):
+        if value.dtype != SEGMENT or value.ndim != 1:
+            raise ProtocolError(f"segments are {value.dtype}, wanted the 22 byte SEGMENT")
+        return ("segments", np.ascontiguousarray(value).tobytes())
+    if isinstance(value, ProgramLine):
+        return ("line", (value.text, int(value.segment), int(value.track), bool(value.gate)))
+    if hasattr(value, "segment_of_line"):
+        rows = [[int(v) for v in r] for r in (value.segment_of_line, value.track_of_line)]
+        return ("program", (value.text, *rows))
+    if isinstance(value, list | tuple):
+        return ("list", [packed(v) for v in value])
+    return ("value", value)
+
+
+def unpacked(pair: tuple[str, Any]) -> Any:
+    """The other way round."""
+    kind, body = pair
+    if kind == "segments":
+        return np.frombuffer(body, SEGMENT)
+    if kind == "line":
+        return ProgramLine(*body)
+    if kind == "program":
+        text, segments, tracks = body
+        return SimpleNamespace(text=text, segment_of_line=segments, track_of_line=tracks)
+    return [unpacked(v) for v in body] if kind == "list" else body
 
 
 class Pipe:
@@ -124,18 +165,31 @@ class Pipe:
             self._sock.close()
 
 
-class MotionLinkProcess:
-    """A ``MotionLink`` in a child process; same methods, same status.
+class LinkProcess:
+    """A link in a child process; same methods, same status.
 
-    ``scheduling`` says whether the child runs under SCHED_FIFO, or why not.
+    ``scheduling`` says whether the child runs under SCHED_FIFO, or why not. A program that the
+    link does not take comes back as ``refusal``; nothing goes until another one is loaded.
+
+    Parameters
+    ----------
+    kind, options : as ``links.make`` takes them, options of plain values
+    Raises as ``links.make`` does.
     """
 
-    abilities = SEGMENT_LINK
-    lacks: Mapping[str, str] = {}
-
-    def __init__(self, port: Port, settings: LinkSettings) -> None:
+    def __init__(
+        self,
+        port: Port,
+        settings: LinkSettings,
+        kind: str = "lmd_segment",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._port = port
         self._settings = settings
+        self._kind, self._options = kind, dict(options or {})
+        model = links.make(kind, port, settings, self._options)
+        self.abilities: Abilities = model.abilities
+        self.lacks: Mapping[str, str] = model.lacks
         self.identity: LinkIdentity | None = None
         self.restarted: bool | None = None  # as LinkSession says it
         self.status: MotionStatus | None = None
@@ -150,7 +204,8 @@ class MotionLinkProcess:
         self._pipe: Pipe | None = None
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._n_calls = 0
-        self._starts = 0  # status frames from before the last start() say nothing of it
+        self._starts = 0  # statuses from before the last load or start say nothing of it
+        self._extras: dict[str, Any] = {}
 
     @property
     def pid(self) -> int:
@@ -162,15 +217,17 @@ class MotionLinkProcess:
         self.close()
         self.failure = self.refusal = ""
         self.status, self.finished = None, False
+        self._starts, self._extras = 0, {}
         ours, theirs = socket.socketpair()
         command = [
             sys.executable,
             "-m",
-            "firmware_bridge.motion_link",
+            "firmware_bridge.link_process",
             "--fd",
             str(theirs.fileno()),
         ]
         command += ["--port", str(self._port), "--settings", json.dumps(asdict(self._settings))]
+        command += ["--kind", self._kind, "--options", json.dumps(self._options)]
         try:
             self._child = subprocess.Popen(
                 command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
@@ -240,9 +297,12 @@ class MotionLinkProcess:
 
     def _message(self, kind: bytes, body: bytes) -> None:
         if kind == b"S":
-            received_us, finished, starts = struct.unpack_from("<qBI", body)
-            self.status = read_status(framing.STATUS.unpack_from(body, 13), received_us)
-            self.finished = bool(finished) and starts == self._starts
+            status, finished, starts, refusal, self._extras = marshal.loads(body)
+            self.status = MotionStatus(*status)
+            if starts == self._starts:
+                self.finished, self.refusal = finished, refusal
+            else:
+                self.finished = False
         elif kind == b"E":
             if self.on_event is not None:
                 self.on_event(LinkEvent(*json.loads(body)))
@@ -268,13 +328,42 @@ class MotionLinkProcess:
 
     def load(self, segments: np.ndarray) -> None:
         """The job's segments, (n,) SEGMENT."""
-        if segments.dtype != SEGMENT or segments.ndim != 1:
-            raise ProtocolError(f"segments are {segments.dtype}, wanted the 22 byte SEGMENT")
-        data = memoryview(np.ascontiguousarray(segments).view(np.uint8).data)
-        self.finished = False
+        self._load("load", segments)
+
+    def load_program(self, *args: Any) -> None:
+        """As the link's own ``load_program``."""
+        self._load("load_program", *args)
+
+    def _load(self, name: str, *args: Any) -> None:
+        data = marshal.dumps(packed(args))
+        self._starts += 1
+        self.finished, self.refusal = False, ""
         for at in range(0, len(data), CHUNK):
-            self._send(b"L", bytes(data[at : at + CHUNK]))
-        self._send(b"D")
+            self._send(b"L", data[at : at + CHUNK])
+        self._send(b"D", name.encode())
+
+    @property
+    def in_bead(self) -> bool:
+        """As SupervisedLink.in_bead; True where a link does not tell."""
+        return bool(self._extras.get("in_bead", True))
+
+    @property
+    def layer_reached(self) -> int:
+        """As SupervisedLink.layer_reached; 0 where a link does not tell."""
+        return int(self._extras.get("layer_reached", 0))
+
+    @property
+    def waits_at_layer(self) -> bool:
+        """As SupervisedLink.waits_at_layer."""
+        return bool(self._extras.get("waits_at_layer", False))
+
+    def release_layer(self, layer: int) -> None:
+        """As SupervisedLink.release_layer."""
+        self._tell("release_layer", layer)
+
+    def ready(self, *, powder: bool, gas: bool) -> None:
+        """As SupervisedLink.ready."""
+        self._tell("ready", powder=powder, gas=gas)
 
     async def home(self, timeout_s: float = 180.0) -> None:
         """As MotionLink.home."""
@@ -293,7 +382,7 @@ class MotionLinkProcess:
         await self._call("reset")
 
     async def probe(
-        self, axis: int, target_mm: float, speed_mm_s: float, timeout_s: float = PROBE_S
+        self, axis: int, target_mm: float, speed_mm_s: float, timeout_s: float = 120.0
     ) -> float:
         """As MotionLink.probe."""
         return float(await self._call("probe", axis, target_mm, speed_mm_s, timeout_s))
@@ -339,34 +428,47 @@ class MotionLinkProcess:
 
 
 class Child:
-    """The other end: a MotionLink that does as it is told."""
+    """The other end: a link that does as it is told."""
 
-    def __init__(self, sock: socket.socket, port: Port, settings: LinkSettings) -> None:
-        self.done = asyncio.get_running_loop().create_future()
-        self._link = MotionLink(port, settings)
-        self._link.on_status = self._status
-        self._link.on_event = self._event
-        self._link.on_lost = lambda reason: self._pipe.send(b"X", reason.encode())
+    def __init__(self, sock: socket.socket, link: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.done = self._loop.create_future()
+        self._link = link
+        link.on_status = self._status
+        link.on_event = self._event
+        link.on_lost = lambda reason: self._pipe.send(b"X", reason.encode())
         self._pipe: Pipe = Pipe(sock, self._message, self._eof)
-        self._segments = bytearray()
+        self._extras = [name for name in _EXTRAS if hasattr(type(link), name)]
+        self._pieces = bytearray()
+        self._not_loaded = ""  # why the last load failed
         self._tasks: list[asyncio.Task[None]] = []
         self._n_status = 0
         self._starts = 0
         self.scheduling = ""
 
     def _eof(self) -> None:
-        """The parent is gone: no beat from here on."""
+        """The parent is gone: no beat from here on, and the controller is told what it can be."""
+        for task in self._tasks:  # nothing that waits may still be sent
+            task.cancel()
         self._link.stop_beating()
+        self._loop.call_later(PARTING_S, self._part)
+
+    def _part(self) -> None:
         self._link.close()
         if not self.done.done():
             self.done.set_result(None)
 
-    def _status(self, payload: bytes, received_us: int) -> None:
-        head = struct.pack("<qBI", received_us, self._link.finished, self._starts)
-        self._pipe.send(b"S", head + payload)
+    def _status(self, status: MotionStatus) -> None:
+        link = self._link
+        extras = {name: getattr(link, name) for name in self._extras}
+        refusal = self._not_loaded or link.refusal
+        # marshal knows plain types only, no named integers
+        values = [int(v) if isinstance(v, IntEnum) else v for v in _STATUS(status)]
+        told = (values, link.finished, self._starts, refusal, extras)
+        self._pipe.send(b"S", marshal.dumps(told))
         self._n_status += 1
         if self._n_status % STATS_EACH == 0:
-            self._pipe.send(b"Q", json.dumps(asdict(self._link.stats)).encode())
+            self._pipe.send(b"Q", json.dumps(asdict(link.stats)).encode())
 
     def _event(self, event: LinkEvent) -> None:
         self._pipe.send(
@@ -383,21 +485,40 @@ class Child:
             if self._link.identity is not None:
                 self._link.token()
         elif kind == b"L":
-            self._segments += body
+            self._pieces += body
         elif kind == b"D":
-            self._link.load(np.frombuffer(bytes(self._segments), SEGMENT))
-            self._segments = bytearray()
+            data, self._pieces = bytes(self._pieces), bytearray()
+            self._starts += 1
+            self._not_loaded = "the program is not taken yet"
+            try:
+                getattr(self._link, body.decode())(*unpacked(marshal.loads(data)))
+            except BridgeError as exc:
+                self._refuse(str(exc))
+            else:
+                self._not_loaded = ""
         elif kind == b"C":
-            call = json.loads(body)
-            if call["name"] in _AWAITED:
-                self._tasks = [t for t in self._tasks if not t.done()]
-                self._tasks.append(asyncio.ensure_future(self._await(call)))
-            elif call["name"] in _PLAIN:
-                self._starts += call["name"] == "start"
-                try:
-                    getattr(self._link, call["name"])(*call["args"], **call["kwargs"])
-                except BridgeError as exc:
-                    self._answer({"id": 0, "refusal": str(exc)})
+            self._called(json.loads(body))
+
+    def _refuse(self, text: str) -> None:
+        """A load that failed: what was loaded before it must not go."""
+        self._not_loaded = text
+        self._answer({"id": 0, "refusal": text})
+
+    def _called(self, call: dict[str, Any]) -> None:
+        name = call["name"]
+        self._starts += name == "start"
+        if name in _GOING and self._not_loaded:
+            error = {"error": "DeviceError", "text": self._not_loaded}
+            self._answer({"id": call["id"], "refusal": self._not_loaded, **error})
+        elif name in _AWAITED:
+            self._tasks = [t for t in self._tasks if not t.done()]
+            self._tasks.append(asyncio.ensure_future(self._await(call)))
+        elif name in _PLAIN:
+            try:
+                getattr(self._link, name)(*call["args"], **call["kwargs"])
+            except BridgeError as exc:
+                self._link.refusal = str(exc)
+                self._answer({"id": 0, "refusal": str(exc)})
 
     async def _await(self, call: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": call["id"]}
@@ -408,7 +529,8 @@ class Child:
             elif value is not None:
                 answer["value"] = value
         except BridgeError as exc:
-            answer |= {"error": type(exc).__name__, "text": str(exc)}
+            kind = next(c.__name__ for c in type(exc).__mro__ if c.__name__ in _ERRORS)
+            answer |= {"error": kind, "text": str(exc)}
         self._answer(answer)
 
 
@@ -421,19 +543,27 @@ def _real_time() -> str:
     return f"SCHED_FIFO {FIFO_PRIORITY}"
 
 
-async def _serve(fd: int, port: str, settings: LinkSettings) -> None:
-    child = Child(socket.socket(fileno=fd), parse_port("motion", port), settings)
+async def _serve(fd: int, link: Any) -> None:
+    child = Child(socket.socket(fileno=fd), link)
     child.scheduling = _real_time()
     await child.done
 
 
 def child_main() -> None:
-    """Entry of ``python -m firmware_bridge.motion_link``."""
-    parser = argparse.ArgumentParser(prog="python -m firmware_bridge.motion_link")
+    """Entry of ``python -m firmware_bridge.link_process``."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_bridge.link_process")
     parser.add_argument("--fd", type=int, required=True, help="socket to the supervisor")
     parser.add_argument("--port", required=True, help="as in the cell file")
     parser.add_argument("--settings", required=True, help="LinkSettings as JSON")
+    parser.add_argument("--kind", default="lmd_segment", help="as motion.link of the cell file")
+    parser.add_argument("--options", default="{}", help="of that link, JSON")
     given = parser.parse_args()
     data = json.loads(given.settings)
     data["axes"] = tuple(AxisSettings(**axis) for axis in data["axes"])
-    asyncio.run(_serve(given.fd, given.port, LinkSettings(**data)))
+    port, settings = parse_port("motion", given.port), LinkSettings(**data)
+    link = links.make(given.kind, port, settings, json.loads(given.options))
+    asyncio.run(_serve(given.fd, link))
+
+
+if __name__ == "__main__":
+    child_main()
