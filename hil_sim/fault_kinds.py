@@ -154,11 +154,16 @@ def _gas_flags(cell: SimCell, fault: Fault, on: bool) -> None:
     device.status_flags[int(fault.options["unit"])] = 1 << int(fault.options["bit"]) if on else 0
 
 
-def _truth(name: str, option: str, rest: Any) -> Callable[[SimCell, Fault, bool], None]:
-    """A number of the world: an option's value while broken, ``rest`` when whole."""
+def _truth(name: str, option: str, rest: float) -> Callable[[SimCell, Fault, bool], None]:
+    """A number of the world: an option's value while broken; ``rest`` is where none was kept."""
 
     def act(cell: SimCell, fault: Fault, on: bool) -> None:
-        setattr(cell.world, name, fault.options[option] if on else rest)
+        whole: dict[str, Any] = cell.__dict__.setdefault("whole", {})
+        if on:
+            whole.setdefault(name, getattr(cell.world, name))
+            setattr(cell.world, name, fault.options[option])
+        else:
+            setattr(cell.world, name, whole.pop(name, rest))
 
     return act
 
@@ -173,8 +178,13 @@ def _entry(name: str, which: str, broken: str | bool, rest: Any) -> Callable[...
             raise ScenarioError(
                 f"{which} {at + 1} is not fitted in this cell, it has {len(values)}"
             )
-        value = fault.options[broken] if isinstance(broken, str) else broken
-        values[at] = value if on else rest
+        whole: dict[str, Any] = cell.__dict__.setdefault("whole", {})
+        key = f"{name} {at}"
+        if on:
+            whole.setdefault(key, values[at])
+            values[at] = fault.options[broken] if isinstance(broken, str) else broken
+        else:
+            values[at] = whole.pop(key, rest)
 
     return act
 
@@ -303,11 +313,6 @@ KINDS: dict[tuple[str, str], dict[str, Kind]] = {
     ("powder_line", "physics"): {
         "clogged": Kind(
             _entry("clogged", "stream", True, False), {"stream": (None, 1, 1, 8)}, "clogged"
-        ),
-        "pressure": Kind(
-            _entry("stream_pressure_kpa", "stream", "kpa", 0.0),
-            {"stream": (None, 1, 1, 8), "kpa": (None, 60, 0, 1000)},
-            "stream_pressure_kpa",
         ),
     },
     ("room", "physics"): {

@@ -33,7 +33,7 @@ from firmware_bridge.errors import BridgeError
 from hil_sim.null import NullCell
 from tests.hil.fault_cell import Job
 from tests.hil.whole_cell import write_box
-from tests.unit.sim_host import near_cell
+from tests.unit.sim_host import ROOT, near_cell
 
 ME = Caller("engineer", "test")
 PHASES = ("start-up", "first layer", "bead", "travel", "hold", "ending")
@@ -147,13 +147,14 @@ ROWS: tuple[Row, ...] = (
     Row("head", "physics", "cooling", ("HEAD_COOLING",), ends=S),
     Row("head", "physics", "window_hot", ("WINDOW_HOT",), ends=S),
     Row("head", "physics", "window_dirty", ("WINDOW_DIRTY",), ends=S),
-    Row("powder_line", "physics", "pressure", ("POWDER_PRESSURE",), ends=P, least_s=3.0),
-    Row("powder_line", "physics", "clogged", ("POWDER_CLOGGED",), ends=P, least_s=3.0),
+    Row("powder_line", "physics", "clogged", ("POWDER_STREAM_CLOGGED", "POWDER_BACK_PRESSURE"),
+        ends=P, least_s=3.0),
     Row("room", "physics", "oxygen_low", ("ROOM_OXYGEN",), ends=S, least_s=1.2),
     Row("room", "physics", "extraction", ("EXTRACTION_OFF",), ends=P, least_s=1.2),
-    Row("room", "physics", "air_low", ("SUPPLY_LOW",), ends=P, least_s=1.2),
-    Row("room", "physics", "argon_low", ("SUPPLY_LOW",), ends=P, least_s=1.2),
+    Row("room", "physics", "air_low", ("SUPPLY_PRESSURE",), ends=P, least_s=1.2),
+    Row("room", "physics", "argon_low", ("SUPPLY_PRESSURE",), ends=P, least_s=1.2),
     Row("room", "physics", "ups_on_battery", ("UPS_ON_BATTERY",), ends=P, least_s=1.2),
+    Row("drives", "physics", "following_error", ("FOLLOWING_ERROR",), ends=G),
     Row("chamber", "physics", "dew_point", ("COOLANT_DEW",), ends=P, least_s=3.0),
 )  # fmt: skip
 
@@ -172,20 +173,28 @@ class Tried:
     record: Path | None = None
 
 
+FULL = ROOT / "configs" / "cells" / "sim_full.toml"
+
+
 @functools.cache
 def quick_job() -> Job:
-    """A small box on a cell whose powder needs no time to the nozzle; two layers."""
+    """A small box, two layers, on the cell with every device; its powder needs no time."""
     folder = Path(tempfile.mkdtemp(prefix="lmd-campaign-"))
-    cell = near_cell(
+    with mock.patch("tests.unit.sim_host.CELL", FULL):
+        cell = _near(folder)
+    plan = prepare_plan(write_box(folder / "box.stl", (6.0, 3.0, 0.6)), None, str(cell))
+    write_job(plan, folder / "job.lmdjob")
+    return Job(cell, folder / "job.lmdjob", plan)
+
+
+def _near(folder: Path) -> Path:
+    return near_cell(
         folder,
         transport_delay='transport_delay = "0.1 s"',
         lag='lag = "0.05 s"',
         center='center = ["15 mm", "12 mm"]',
         size='size = ["28 mm", "22 mm"]',
     )
-    plan = prepare_plan(write_box(folder / "box.stl", (6.0, 3.0, 0.6)), None, str(cell))
-    write_job(plan, folder / "job.lmdjob")
-    return Job(cell, folder / "job.lmdjob", plan)
 
 
 class Cell:

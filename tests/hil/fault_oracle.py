@@ -87,13 +87,15 @@ TABLE: dict[tuple[str, str, str], Need] = {
     ("head", "physics", "cooling"): Need("head cooling lost", "S", 0.5),
     ("head", "physics", "window_hot"): Need("protective window temperature", "S", 0.5),
     ("head", "physics", "window_dirty"): Need("protective window scatter", "S", 0.5),
-    ("powder_line", "physics", "pressure"): Need("powder back-pressure", "P", 5.0),
-    ("powder_line", "physics", "clogged"): Need("one stream clogged", "P", 5.0),
+    ("powder_line", "physics", "clogged"): Need(
+        "powder back-pressure, one stream clogged", "P", 5.0, "light"
+    ),
     ("room", "physics", "oxygen_low"): Need("room O2 low", "S", 1.0),
     ("room", "physics", "extraction"): Need("extraction off", "P", 1.0),
     ("room", "physics", "air_low"): Need("supply pressure low", "P", 1.0),
     ("room", "physics", "argon_low"): Need("supply pressure low", "P", 1.0),
     ("room", "physics", "ups_on_battery"): Need("UPS on battery", "P", 1.0),
+    ("drives", "physics", "following_error"): Need("following error at the drives", "G", 0.2),
     ("chamber", "physics", "dew_point"): Need("coolant below dew point", "P", 5.0),
 }
 _UNCHECKED = ("laser", "gas", "safety", "powder")

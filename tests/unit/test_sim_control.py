@@ -19,7 +19,6 @@ FITTED = [
     ("head", "window_hot", "window_deg_c", 90.0, 25.0),
     ("head", "window_dirty", "scatter_pct", 60.0, 2.0),
     ("powder_line", "clogged", "clogged", [True, False], [False, False]),
-    ("powder_line", "pressure", "stream_pressure_kpa", [60.0, 8.0], [0.0, 8.0]),
     ("room", "oxygen_low", "room_oxygen_pct", 17.5, 20.9),
     ("room", "extraction", "extraction_ok", False, True),
     ("room", "air_low", "supply_air_kpa", 200.0, 600.0),
@@ -39,9 +38,8 @@ def fault_of(device, kind):
 
 @pytest.mark.parametrize(("device", "kind", "name", "broken", "whole"), FITTED)
 def test_fault_of_a_fitted_device_breaks_its_truth_and_mends_it(device, kind, name, broken, whole):
-    values = {"clogged": [False, False], "stream_pressure_kpa": [8.0, 8.0]}
-    values["following_error_mm"] = [0.0, 0.0]
-    world = SimpleNamespace(**{name: values.get(name)})
+    values = {"clogged": [False, False], "following_error_mm": [0.0, 0.0]}
+    world = SimpleNamespace(**{name: values.get(name, whole)})
     events = []
     cell = SimpleNamespace(
         world=world,
