@@ -57,7 +57,7 @@ def test_driver_is_an_instance_of_its_role(name, role):
 
 def test_unknown_driver_says_what_there_is():
     with pytest.raises(
-        DeviceError, match="'laser_x' is not known; there are: .*chiller_smc, feeder"
+        DeviceError, match=r"'laser_x' is not known; there are: .*chiller_smc, feeder"
     ):
         registry.make("laser_x", NOWHERE)
 
