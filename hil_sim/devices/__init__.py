@@ -38,6 +38,9 @@ EMULATORS: dict[str, tuple[str, str]] = {
     "gas_bronkhorst": ("gas_bronkhorst.GasBronkhorst", "tcp"),
     "pyrometer_calex": ("pyrometer_calex.PyrometerCalex", "pty"),
     "meter_ophir": ("meter_ophir.MeterOphir", "pty"),
+    "pyrometer_sensortherm": ("pyrometer_sensortherm.PyrometerSensortherm", "pty"),
+    "camera_ring": ("camera_ring.CameraRing", "pty"),
+    "height_keyence": ("height_keyence.HeightKeyence", "pty"),
     "modbus_map": ("modbus_box.ModbusBox", "tcp"),
 }
 
