@@ -9,6 +9,7 @@ import numpy as np
 from controller.config import Cell
 from controller.machine.monitor import PlanCursor
 from controller.model import BuildPlan, PowderChannel
+from controller.planning.rest.head import ends_steps
 from controller.recipes import Recipe, parse_recipe
 from firmware_bridge.segments import POWER_FULL
 
@@ -58,9 +59,7 @@ def make_job(path: Path, plan: BuildPlan, job_hash: str, cell: Cell) -> Job:
     cursor = PlanCursor(plan)
     axes = cell.motion.machine_axes
     n = len(axes)
-    steps = plan.segments["steps"][:, :n].astype(np.int64)
-    start = plan.start_steps[:n].astype(np.int64)
-    position = np.concatenate((np.zeros((1, n), np.int64), np.cumsum(steps, axis=0))) + start
+    position = ends_steps(plan)[:, :n]
     per_unit = np.array([a.steps_per_unit for a in axes])
     home = np.array([a.home for a in axes])
     low, high = home + position.min(0) / per_unit, home + position.max(0) / per_unit

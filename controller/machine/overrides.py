@@ -12,9 +12,10 @@ import numpy as np
 
 from controller.errors import StateError
 from controller.machine.states import BUILDING, State
+from controller.planning.light.law_table import KEY
 from controller.planning.powder.live import rescale_timeline
 from controller.planning.quality import CommandCurve
-from firmware_bridge.segments import POWER_FULL, RATIO_ONE, TICK_S, ticks_of
+from firmware_bridge.segments import FLAG_PARAM, POWER_FULL, RATIO_ONE, TICK_S, ticks_of
 
 if TYPE_CHECKING:
     from controller.config import Cell
@@ -90,12 +91,9 @@ class Overrides:
 def _speed(ex: "Executor", value: float) -> str:
     """Why the motion controller could not follow, or "" when it can."""
     plan = ex.progress.part.plan
-    law = str(plan.meta.get("power_law", "linear"))
-    if law != "linear" and value != 1.0:
-        return (
-            f"the plan's power_law is {law!r}, and the motion controller scales power with speed "
-            "for a linear one only"
-        )
+    law = _law(ex, value)
+    if law:
+        return law
     most = 1.0 / math.sqrt(ex.cell.motion.plan_share)
     if value > most:
         return (
@@ -117,9 +115,38 @@ def _speed(ex: "Executor", value: float) -> str:
     return ""
 
 
+def _law(ex: "Executor", value: float) -> str:
+    """Why power would not follow the plan's law at this speed, or "" when it does."""
+    plan = ex.progress.part.plan
+    law = str(plan.meta.get("power_law", "linear"))
+    if law == "linear" or value == 1.0:
+        return ""
+    if not ex.link.abilities.power_law:
+        return (
+            f"the plan's power_law is {law!r}, and the motion controller scales power with speed "
+            "for a linear one only"
+        )
+    params = plan.segments[(plan.segments["flags"] & FLAG_PARAM) != 0]["steps"]
+    exponents = [float(k) for k in plan.meta.get(KEY, ())]
+    capped = bool(params[:, 1:3].any())
+    if not (exponents if law == "power" else capped):
+        return (
+            f"the plan's power_law is {law!r}, but it carries no table of it: it is of an older "
+            "version, or has more than 3 laws"
+        )
+    if not capped:
+        return ""
+    if value > 1.0:
+        return "an energy cap holds in the plan, and above it the law is not known"
+    if any(k > 1.0 for k in exponents):
+        return "an energy cap holds in the plan, and its power law's exponent is above 1"
+    return ""
+
+
 def _axis_shares(segments: np.ndarray, cell: "Cell") -> np.ndarray:
     """Greatest speed of each axis in a plan, share of its limit; a step of rounding is free."""
     n = len(cell.motion.axes)
+    segments = segments[(segments["flags"] & FLAG_PARAM) == 0]
     ticks = np.maximum(ticks_of(segments), 1)
     ratio = segments["start_ratio"] / RATIO_ONE
     peak = np.maximum(ratio, 2.0 - ratio) / (ticks * TICK_S)

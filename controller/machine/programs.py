@@ -15,6 +15,7 @@ from controller.errors import PlanError
 from controller.export import Program, program_of
 from controller.machine.rest_program import rest_program
 from controller.model import BuildPlan
+from controller.planning.light.law_table import KEY, points_of
 from controller.planning.rest.parts import Part
 from controller.planning.rest.resume import Head
 from firmware_bridge.link_types import ProgramLine
@@ -72,6 +73,13 @@ class PlanLoader:
             powers = part.plan.tracks["power_set_w"].tolist()
             link.load_program(program, part.plan.segments, powers, part.base)
         return part.base
+
+    async def set_laws(self, plan: BuildPlan) -> None:
+        """Give a plan's power laws to the motion controller. Raises BridgeError."""
+        if not self._link.abilities.power_law:
+            return  # a program says its power by itself
+        for number, exponent in enumerate(plan.meta.get(KEY, ()), start=1):
+            await self._link.power_law(number, points_of(float(exponent)))
 
     def _program_of(self, plan: BuildPlan) -> Program:
         motion = self._cell.motion

@@ -119,6 +119,8 @@ async def start(ex: "Executor", job: Job) -> None:
     await _gas_flows(ex, carrier, shield)
     if not await _laser_on(ex):
         return
+    laws = ex.loader.set_laws
+    await must("power laws", lambda: laws(job.plan), OFF_LIMIT_S)
     await ex.link.arm()
     ex.hold_commanded = False
     ex.machine.to(State.EXECUTE, "armed, laser enabled, gas flows")

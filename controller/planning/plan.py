@@ -15,6 +15,7 @@ from controller.planning import figures as told
 from controller.planning import powder, quality, stillness
 from controller.planning.job import job_hash
 from controller.planning.light.gate import check_light, solve_gates
+from controller.planning.light.law_table import KEY, exponents_of
 from controller.planning.light.power import plan_power
 from controller.planning.motion.joint_law import plan_joint_profile
 from controller.planning.motion.laws import plan_profile
@@ -37,7 +38,7 @@ def _named(cell: Cell, recipe: Recipe) -> Iterator[None]:
 
 
 def _power_law(path: MovePath) -> str:
-    """ "linear" where the firmware's scaling of power under an override is exact, else why not."""
+    """ "linear" where scaling power with speed is exact under any override, else why not."""
     if (path.beads["power_exponent"] != 1.0).any():
         return "power"
     return "energy_cap" if np.isfinite(path.beads["energy_cap_j_mm"]).any() else "linear"
@@ -138,9 +139,10 @@ def plan_build(
             "recipe": recipe.name,
             "material": material.name,
             "time_law": profile.mode,
-            # other than "linear": the firmware's scaling of power under a speed override is
-            # not this law, so only an override of 1 executes it
+            # other than "linear": an override of the speed needs a motion controller that takes
+            # the law's table (law_table.py), any other scales power linearly
             "power_law": _power_law(path),
+            **({KEY: list(exponents)} if (exponents := exponents_of(path.beads)) else {}),
             "priming_dwell_s": float(profile.t_s[int(np.argmax(profile.move >= 0))]),
             "power_resolution_w": quality.power_resolution_w(cell.laser),
             **arc_meta(path, told.points_between(path)),

@@ -13,6 +13,7 @@ import numpy as np
 
 from controller.config import Cell
 from controller.errors import PlanError
+from controller.planning.light.law_table import exponents_of, param_words, write_words
 from controller.planning.light.power import Gates, PowerCurve
 from controller.planning.motion.profile import Profile
 from controller.planning.path.kinematics import home_axes
@@ -115,9 +116,12 @@ def _param_rows(
     path: MovePath, profile: Profile, off_s: np.ndarray, recipe: Recipe, cell: Cell
 ) -> tuple[np.ndarray, np.ndarray]:
     """PARAM records and the instants that they go before: the start, and where the gate closes
-    on the last bead of the old floor."""
+    on the last bead of the old floor, law or cap."""
     floor = path.beads["floor_w"]
-    changed = np.flatnonzero(floor[1:] != floor[:-1]) + 1
+    exponents = exponents_of(path.beads)
+    law, cap = param_words(path.beads, exponents, cell.laser.rated_power_w)
+    same = (floor[1:] == floor[:-1]) & (law[1:] == law[:-1]) & (cap[1:] == cap[:-1])
+    changed = np.flatnonzero(~same) + 1
     bead = np.concatenate([[0], changed])
     when = np.concatenate([profile.t_s[:1], off_s[changed - 1]])
     rows = np.zeros(len(bead), dtype=SEGMENT)
@@ -126,4 +130,5 @@ def _param_rows(
     rows["end_power"] = np.rint(share * POWER_FULL)
     rows["end_speed"] = round(min(max(recipe.window.override[0], 0.0), 1.9999) * RATIO_ONE)
     rows["flags"] = FLAG_PARAM
+    write_words(rows, law[bead], cap[bead])
     return when, rows

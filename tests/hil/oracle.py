@@ -130,7 +130,9 @@ def planned_ends(job: str | Path) -> np.ndarray:
                 start = array
     if segments is None or start is None:
         raise ValueError(f"{job}: no array of segments, or no start_steps")
-    return np.cumsum(segments["steps"].astype(np.int64), axis=0) + start.astype(np.int64)
+    steps = segments["steps"].astype(np.int64)
+    steps[(segments["flags"] & 8) != 0] = 0  # parameters stand there, no motion
+    return np.cumsum(steps, axis=0) + start.astype(np.int64)
 
 
 def gate_intervals(run: Run) -> list[tuple[int, int]]:

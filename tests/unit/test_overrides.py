@@ -1,5 +1,6 @@
 """Overrides that the machine could not follow: refused with the reason."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,19 +9,21 @@ from controller.errors import StateError
 from controller.machine.overrides import Overrides
 from controller.machine.states import State
 from controller.planning.rest.parts import Part
-from tests.unit.planning_cases import CELL, RECIPE, cell_with, plan, track
+from firmware_bridge.link_types import SEGMENT_LINK
+from tests.unit.planning_cases import CELL, RECIPE, cell_with, plan, recipe_with, track
 
 LINE = [track([(140, 145), (150, 145)])]
 
 
-def executing(cell, made, peak_w=600.0):
+def executing(cell, made, peak_w=600.0, abilities=SEGMENT_LINK):
     """An executor as far as overrides look at it."""
     asked = []
     ex = SimpleNamespace(
         state=State.EXECUTE, cell=cell, emit=lambda kind, data: None, asked=asked, link_ready=True,
         job=SimpleNamespace(recipe=RECIPE, peak_power_w=peak_w),
         progress=SimpleNamespace(part=Part(made)),
-        link=SimpleNamespace(override=lambda s: asked.append(s), trim=lambda k: asked.append(k)),
+        link=SimpleNamespace(override=lambda s: asked.append(s), trim=lambda k: asked.append(k),
+                             abilities=abilities),
         overrides=Overrides(),
     )  # fmt: skip
     return ex
@@ -69,3 +72,42 @@ def test_a_plan_made_with_no_room_on_an_axis_is_refused_by_its_name():
     ex = executing(CELL, plan(LINE))
     ex.overrides.set(ex, "test", "speed", 1.118)
     assert ex.asked == [1.118]
+
+
+def curved(exponent, more=""):
+    """A plan of one bead with a power law."""
+    law = f'power_law = "power"\npower_exponent = {exponent}{more}'
+    return plan(LINE, recipe=recipe_with(('power_law = "linear"', law)))
+
+
+def test_a_power_law_is_overridden_where_the_motion_controller_has_its_table():
+    ex = executing(CELL, curved(0.5))
+    ex.overrides.set(ex, "test", "speed", 0.8)
+    assert ex.asked == [0.8]
+
+
+def test_a_power_law_is_not_overridden_where_power_scales_linearly():
+    ex = executing(CELL, curved(0.5), abilities=replace(SEGMENT_LINK, power_law=False))
+    with pytest.raises(StateError, match="power_law is 'power', and the motion controller scales"):
+        ex.overrides.set(ex, "test", "speed", 0.8)
+    assert ex.asked == []
+
+
+def test_a_plan_without_its_law_s_table_is_not_overridden():
+    made = curved(0.5)
+    meta = {k: v for k, v in made.meta.items() if k != "power_exponents"}
+    ex = executing(CELL, replace(made, meta=meta))
+    with pytest.raises(StateError, match="carries no table of it"):
+        ex.overrides.set(ex, "test", "speed", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "scale", "said"), [(0.5, 1.1, "above it the law"), (2.0, 0.8, "exponent is above")]
+)
+def test_a_capped_law_is_overridden_only_where_the_cap_tells_the_power(exponent, scale, said):
+    ex = executing(CELL, curved(exponent, '\nenergy_cap = "58 J/mm"'))
+    with pytest.raises(StateError, match=said):
+        ex.overrides.set(ex, "test", "speed", scale)
+    ok = executing(CELL, curved(0.5, '\nenergy_cap = "58 J/mm"'))
+    ok.overrides.set(ok, "test", "speed", 0.8)
+    assert ok.asked == [0.8]

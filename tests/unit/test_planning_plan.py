@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -185,6 +186,26 @@ def test_plan_says_whether_an_override_can_be_executed():
     assert plan(recipe=curved).meta["power_law"] == "power"
     capped = recipe_with(('power_law = "linear"', 'power_law = "linear"\nenergy_cap = "90 J/mm"'))
     assert plan(recipe=capped).meta["power_law"] == "energy_cap"
+
+
+def words_of_params(made):
+    """(law, cap, floor) of each PARAM record, from the bytes."""
+    data = made.segments.tobytes()
+    rows = [data[i : i + 22] for i in range(0, len(data), 22)]
+    return [struct.unpack_from("<HI6xHH", r)[:2] for r in rows if r[21] == 8]
+
+
+def test_param_records_say_law_and_cap_of_the_beads_that_follow():
+    assert words_of_params(plan()) == [(0, 0)] * len(words_of_params(plan()))
+    curved = recipe_with(('power_law = "linear"', 'power_law = "power"\npower_exponent = 0.7'))
+    made = plan(recipe=curved)
+    assert made.meta["power_exponents"] == [0.7]
+    assert {law for law, _ in words_of_params(made)} == {1}
+    capped = recipe_with(('power_law = "linear"', 'power_law = "linear"\nenergy_cap = "58 J/mm"'))
+    caps = {cap for _, cap in words_of_params(plan(recipe=capped))}
+    # 58 J/mm at 10 mm/s of 1 kW; the thin walls run at 6 mm/s
+    assert caps == {round(0.58 * 65535), round(0.348 * 65535)}
+    assert "power_exponents" not in plan(recipe=capped).meta
 
 
 def test_cap_and_slew_that_change_the_power_are_told_with_their_values():
