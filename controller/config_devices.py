@@ -12,7 +12,9 @@ from controller import units as u
 class Strict(BaseModel):
     """Base of every file model: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, populate_by_name=False, allow_inf_nan=False
+    )
 
 
 class Device(Strict):
@@ -24,6 +26,10 @@ class Device(Strict):
     port: str
     poll_hz: u.Hz = Field(alias="poll", gt=0, le=1000)
     max_age_s: u.Second = Field(alias="max_age", gt=0)
+
+    def options(self) -> dict[str, str]:
+        """What the driver is told besides its port: what of it the file gives."""
+        return {} if self.map is None else {"map": self.map}
 
 
 class Laser(Device):
@@ -41,6 +47,8 @@ class Laser(Device):
     power_slew_w_s: u.WattPerS | None = Field(default=None, alias="power_slew", gt=0)
     # without light for so long, the source leaves its ready state (diode lasers)
     beam_timeout_s: u.Second | None = Field(default=None, alias="beam_timeout", gt=0)
+    # a hold by an alarm leaves the source enabled, gate shut: one that takes long to come back
+    keep_ready_in_hold: bool = False
     longest_emission_s: u.Second = Field(alias="longest_emission", gt=0)
     spot_diameter_mm: u.Mm = Field(alias="spot_diameter", gt=0)
 
@@ -106,10 +114,18 @@ class Safety(Device):
 
 
 class Camera(Device):
-    """Melt pool camera."""
+    """Melt pool camera. ``map`` is its setup: a name in ``configs/cameras`` or a path."""
 
+    # GenICam: path of the maker's producer file (``.cti``), and which of its cameras
+    producer: str | None = None
+    serial: str | None = None
     # a pool wider than this ends the beam; absent: no such rule
     widest_mm: u.Mm | None = Field(default=None, alias="widest_pool", gt=0)
+
+    def options(self) -> dict[str, str]:
+        """The driver's own, as far as the file gives them."""
+        given = {"map": self.map, "producer": self.producer, "serial": self.serial}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 class Height(Device):

@@ -142,6 +142,23 @@ class Window(Strict):
     powder_g_min: list[u.GramPerMin] = Field(alias="powder", min_length=2, max_length=2)
     override: list[float] = Field(default=[0.7, 1.2], min_length=2, max_length=2)
 
+    @model_validator(mode="after")
+    def _least_first(self) -> "Window":
+        pairs = (
+            ("power", self.power_w, "W"),
+            ("speed", self.speed_mm_s, "mm/s"),
+            ("powder", self.powder_g_min, "g/min"),
+        )
+        for key, (least, most), unit in pairs:
+            if not 0.0 <= least <= most:
+                raise ValueError(f"{key}: {least:g} to {most:g} {unit} is no range from 0 up")
+        least, most = self.override
+        if not 0.0 < least <= 1.0 <= most:
+            raise ValueError(
+                f"override: {least:g} to {most:g} does not hold 1, or its least is not above 0"
+            )
+        return self
+
 
 class MeltPoolLoop(Strict):
     """Melt-pool loop (off until the process issue calibrates it)."""

@@ -157,3 +157,18 @@ def test_a_recipe_whose_default_lacks_a_key_is_refused(recipe_text):
     text = "\n".join(s for s in recipe_text.splitlines() if not s.startswith("ramp_in"))
     with pytest.raises(RecipeError, match=r"\[track.default\] lacks ramp_in"):
         parse_recipe(text, "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[window]\n", "[window]\noverride = [-inf, 1.2]\n", "finite"),
+        ("[window]\n", "[window]\noverride = [-0.5, 1.2]\n", "not above 0"),
+        ("[window]\n", "[window]\noverride = [1.1, 1.2]\n", "does not hold 1"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(recipe_text, old, new, said):
+    text = "\n".join(s for s in recipe_text.splitlines() if not s.startswith("override"))
+    assert old in text
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(text.replace(old, new), "recipe.toml")
