@@ -35,6 +35,8 @@ class RingCamera(PoolCamera, role=MeltPoolCamera):
     async def start(self) -> None:
         """Set the features, read them back, start, take the ring."""
         await self.line.open()
+        # a serial line does not tell the camera that its last host is gone
+        await self.ask("do AcquisitionStop", "(AcquisitionStop)")
         for name, value in self.setup.features.items():
             said = await self.ask(f"set {name}={value}", f"{name}=([-+.0-9A-Za-z]+)")
             self.feature_check(name, said if isinstance(value, str) else _number(name, said))

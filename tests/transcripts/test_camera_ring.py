@@ -12,8 +12,9 @@ from firmware_bridge.errors import BridgeError, DeviceError
 from tests.transcripts.wire_script import talk
 
 NAME = "lmd-ring-transcript"
+STOP = "> do AcquisitionStop\\r\n< AcquisitionStop\\r\n"
 FEATURES = (
-    "> set PixelFormat=Mono16\\r\n< PixelFormat=Mono16\\r\n"
+    STOP + "> set PixelFormat=Mono16\\r\n< PixelFormat=Mono16\\r\n"
     "> set Width=128\\r\n< Width=128\\r\n"
     "> set Height=128\\r\n< Height=128\\r\n"
     "> set ExposureTime=100.0\\r\n< ExposureTime=100\\r\n"
@@ -62,16 +63,16 @@ def test_features_are_set_in_order_and_the_newest_frame_is_measured(ring):
     assert reading.width_mm == pytest.approx((40 - 0.64) * 0.05, rel=0.005)
     assert reading.area_mm2 == pytest.approx(0.25 * np.pi * 1.968**2, rel=0.01)
     # 1 ms before the latch, which was asked for not later than 2 ms before its answer came
-    assert reading.at_us == pytest.approx(100e6 + 9 * 2_000 - 2_000 - 1_000, abs=2_100)
+    assert reading.at_us == pytest.approx(100e6 + 10 * 2_000 - 2_000 - 1_000, abs=2_100)
     assert clock.bound_us == pytest.approx(2_000, abs=1)
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("> set PixelFormat=Mono16\\r\n< PixelFormat=Mono8\\r\n", "PixelFormat is Mono8"),
-        ("> set PixelFormat=Mono16\\r\n< ERR: set PixelFormat=Mono16\\r\n", "got ERR: set"),
-        ("> set PixelFormat=Mono16\\r\n< Width=128\\r\n", "not its reply"),
+        (STOP + "> set PixelFormat=Mono16\\r\n< PixelFormat=Mono8\\r\n", "PixelFormat is Mono8"),
+        (STOP + "> set PixelFormat=Mono16\\r\n< ERR: set PixelFormat=Mono16\\r\n", "got ERR: set"),
+        (STOP + "> set PixelFormat=Mono16\\r\n< Width=128\\r\n", "not its reply"),
         (
             FEATURES.replace("< Gain=0", "< Gain=12"),
             r"Gain is 12\.0, .* wants 0\.0",

@@ -227,6 +227,21 @@ def test_ring_leaves_no_name_behind_and_rendering_ends_with_the_line(bench, run)
     assert bench.camera.number == number
 
 
+def test_new_host_takes_over_a_camera_that_still_runs(bench, run):
+    """A pty does not tell the camera that its host has gone."""
+    weld(bench.world)
+    bench.end.on_closed = lambda: None
+
+    async def scenario(camera):
+        await asyncio.sleep(0.1)
+        await camera.poll()
+        assert camera.reading.width_mm == pytest.approx(1.6, rel=0.02)
+
+    run(scenario)
+    assert bench.camera.ring is not None
+    run(scenario)
+
+
 def test_camera_that_cannot_do_a_feature_is_refused(bench, run, tmp_path):
     path = camera_file(
         tmp_path,
