@@ -33,7 +33,7 @@ from firmware_bridge.errors import BridgeError
 from hil_sim.null import NullCell
 from tests.hil.fault_cell import Job
 from tests.hil.whole_cell import write_box
-from tests.unit.sim_host import ROOT, near_cell
+from tests.unit.sim_host import CELL, ROOT, near_cell
 
 ME = Caller("engineer", "test")
 PHASES = ("start-up", "first layer", "bead", "travel", "hold", "ending")
@@ -177,10 +177,10 @@ FULL = ROOT / "configs" / "cells" / "sim_full.toml"
 
 
 @functools.cache
-def quick_job() -> Job:
-    """A small box, two layers, on the cell with every device; its powder needs no time."""
+def quick_job(full: bool = False) -> Job:
+    """A small box, two layers; its powder needs no time. ``full``: a cell with every device."""
     folder = Path(tempfile.mkdtemp(prefix="lmd-campaign-"))
-    with mock.patch("tests.unit.sim_host.CELL", FULL):
+    with mock.patch("tests.unit.sim_host.CELL", FULL if full else CELL):
         cell = _near(folder)
     plan = prepare_plan(write_box(folder / "box.stl", (6.0, 3.0, 0.6)), None, str(cell))
     write_job(plan, folder / "job.lmdjob")
@@ -410,10 +410,10 @@ def fitted_rows(made: Job) -> list[Row]:
 
 def run_cell(
     folder: Path, todo: list[tuple[Row, str]], seed: int, *, wires: bool = False,
-    records: int = 10, told: Callable[[Tried], None] = lambda tried: None,
+    full: bool = False, records: int = 10, told: Callable[[Tried], None] = lambda tried: None,
 ) -> list[Tried]:  # fmt: skip
     """The faults of ``todo`` in turn on one cell; every ``records``-th with a record."""
-    made = quick_job()
+    made = quick_job(full)
     done: list[Tried] = []
     with (
         mock.patch("hil_sim.devices.laser_ipg.START_UP_US", 200_000),
