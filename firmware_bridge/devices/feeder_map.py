@@ -8,7 +8,8 @@ docs/reference/device-protocols.md section 5.
 import asyncio
 from typing import Any
 
-from firmware_bridge.errors import DeviceError, MapError
+from firmware_bridge.errors import DeviceError
+from firmware_bridge.feed_curve import curves
 from firmware_bridge.modbus_device import MapDevice
 from firmware_bridge.registers import Setting
 from firmware_bridge.roles import PowderFeeder
@@ -16,7 +17,7 @@ from firmware_bridge.transport import Port
 
 
 class FeederMap(MapDevice, role=PowderFeeder):
-    """Disc feeder, one speed a hopper; flow by the map's calibration (g/min per rpm)."""
+    """Disc feeder, one speed a hopper; flow by the map's calibration curve."""
 
     default_map = "feeder_fictitious"
     needs_bits = ("ready",)
@@ -24,12 +25,8 @@ class FeederMap(MapDevice, role=PowderFeeder):
 
     def __init__(self, port: Port, name: str | None = None, **options: Any) -> None:
         super().__init__(port, name, **options)
-        self.g_min_per_rpm = self.map.calibration.get("g_min_per_rpm", ())
-        self.n_hoppers = len(self.g_min_per_rpm)
-        if not 1 <= self.n_hoppers <= 16 or min(self.g_min_per_rpm) <= 0.0:
-            raise MapError(
-                f"{self.map.origin}: calibration.g_min_per_rpm must be 1 to 16 numbers above 0"
-            )
+        self.curves = curves(self.map)
+        self.n_hoppers = len(self.curves)
         self._one_flow = asyncio.Lock()
         for h in range(1, self.n_hoppers + 1):
             self.map.need(f"hopper{h}_speed_set_rpm", Setting)
@@ -41,7 +38,7 @@ class FeederMap(MapDevice, role=PowderFeeder):
         return tuple([self._values[f"hopper{h}_{what}"] for h in range(1, self.n_hoppers + 1)])
 
     def _flow(self, speeds_rpm: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple([s * k for s, k in zip(speeds_rpm, self.g_min_per_rpm, strict=True)])
+        return tuple([c.flow_g_min(s) for s, c in zip(speeds_rpm, self.curves, strict=True)])
 
     speed_measured_rpm = property(lambda self: self._each("speed_rpm"))
     flow_measured_g_min = property(lambda self: self._flow(self._each("speed_rpm")))
@@ -61,7 +58,7 @@ class FeederMap(MapDevice, role=PowderFeeder):
         """Flow of one hopper (0 is the first), g/min; 0 stops it. Raises DeviceError."""
         if not 0 <= hopper < self.n_hoppers:
             raise DeviceError(f"{self.name}: hopper {hopper} is not 0 to {self.n_hoppers - 1}")
-        speed_rpm = g_min / self.g_min_per_rpm[hopper]
+        speed_rpm = self.curves[hopper].speed_rpm(g_min)
         since = self.n_urgent
         async with self._one_flow:  # the hoppers share the run word
             await self.put(f"hopper{hopper + 1}_speed_set_rpm", speed_rpm, since=since)
