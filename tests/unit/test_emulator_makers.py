@@ -7,10 +7,12 @@ import math
 
 import pytest
 
+from firmware_bridge.devices.gas_alicat import Alicat
 from firmware_bridge.errors import DeviceError
 from hil_sim.clock import Scheduler
 from hil_sim.devices.chiller_sanda import ChillerSanda
 from hil_sim.devices.feeder_map import FeederMap
+from hil_sim.devices.gas_alicat import GasAlicat
 from hil_sim.devices.gas_bronkhorst import GasBronkhorst
 from hil_sim.devices.laser_ipg import LaserIpg
 from hil_sim.devices.laser_laserline import LaserLaserline
@@ -235,6 +237,28 @@ def test_bronkhorst(kind):
     meet("gas_bronkhorst", kind, scenario, **options)
 
 
+@pytest.mark.parametrize("kind", [GasAlicat, on_serial(GasAlicat)], ids=["tcp", "rtu"])
+def test_alicat_over_both_framings(kind):
+    options = {"framing": "rtu"} if kind is not GasAlicat else {}
+
+    async def scenario(gas, emulator, world):
+        await gas.set_carrier(7.5)
+        assert world.carrier_set_l_min == 7.5
+        world.carrier_l_min, world.shield_l_min = 7.25, 19.5
+        for _ in range(2):
+            await gas.poll()
+            assert (gas.reading.carrier_l_min, gas.reading.shield_l_min) == (7.25, 19.5)
+
+    meet("gas_alicat", kind, scenario, **options)
+
+
+def test_alicat_addresses_are_the_manual_s_register_numbers_less_one():
+    """Setpoint 1010 to 1011, status 1201 to 1202, mass flow 1209 to 1210; floats of two words."""
+    assert [Alicat.carrier_set_l_min.address + 1, Alicat.carrier_set_l_min.words] == [1010, 2]
+    assert Alicat.carrier_overflow.address + 1 == 1202  # low word of the status
+    assert [Alicat.shield_l_min.address + 1, Alicat.shield_l_min.words] == [1209, 2]
+
+
 def test_calex():
     async def scenario(pyrometer, emulator, world):
         for temp_deg_c, want, ok in (
@@ -296,6 +320,7 @@ PAIRS = [
     ("pyrometer_calex", PyrometerCalex, {}),
     ("meter_ophir", MeterOphir, {}),
     ("feeder_map", on_serial(FeederMap), {"framing": "rtu"}),
+    ("gas_alicat", on_serial(GasAlicat), {"framing": "rtu"}),
 ]
 
 
