@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from controller import units as u
 from controller.config import Cell, Strict, find_file, load_model, parse_model
@@ -55,6 +55,8 @@ class Track(Strict):
 
 class TrackSettings(Strict):
     """A track's settings with nothing left open; not read from files."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # no energy cap is an infinite one
 
     power_w: float
     power_floor_w: float
