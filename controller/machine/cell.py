@@ -237,8 +237,7 @@ def make_drivers(cell: Cell, ports: Mapping[str, Port]) -> dict[str, Any]:
     drivers = {}
     for role in fitted(cell):
         settings = getattr(cell, role)
-        options: dict[str, Any] = {} if settings.map is None else {"map": settings.map}
-        driver = registry.make(settings.driver, ports[role], role, **options)
+        driver = registry.make(settings.driver, ports[role], role, **settings.options())
         if driver.role.key != BRIDGE_ROLE[role]:
             raise DeviceError(
                 f"{role}: driver {settings.driver!r} is one of a {driver.role.key}, "

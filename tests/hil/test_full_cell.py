@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from controller.config import find_file
 from controller.machine.extras import COLUMNS, N_COLUMNS
 from controller.record.reader import read_record
 from controller.record.schema import FIELDS, STATE_EXECUTE
+from hil_sim.devices import EMULATORS
 from tests.hil.whole_cell import build, write_box
 
 pytestmark = [pytest.mark.hil, pytest.mark.slow]
@@ -86,3 +88,52 @@ def test_wires_of_its_own_processes_give_the_same_record(tmp_path):
     )
     assert one["state"] == other["state"] == "COMPLETE"
     assert one["content_hash"] == other["content_hash"]
+
+
+OTHERS = {
+    "diode": (
+        "sim_full",
+        'driver = "laser_ipg"',
+        'driver = "laser_laserline"\nmap = "laser_ldf_fictitious"',
+    ),
+    "metis": ("sim_full", '"pyrometer_lumasense"', '"pyrometer_sensortherm"'),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_drivers_take_a_role_by_one_line_of_the_cell_file(tmp_path, other):
+    name, old, new = OTHERS[other]
+    text = find_file("cells", name).read_text()
+    assert old in text
+    cell = tmp_path / "other.toml"
+    cell.write_text(text.replace(old, new))
+    part = write_box(tmp_path / "box.stl", (4.0, 4.0, 0.6))
+    told = build(part, tmp_path / "out", cell=str(cell), time_mode="null", seed=5)
+    assert (told["state"], told["alarms"]) == ("COMPLETE", [])
+
+
+def test_other_makers_build_the_same_part(tmp_path):
+    part = write_box(tmp_path / "box.stl", (4.0, 4.0, 0.6))
+    one, other = (
+        build(part, tmp_path / mode, cell="sim_makers", time_mode=mode, seed=5)
+        for mode in ("null", "virtual")
+    )
+    assert (one["state"], one["alarms"]) == ("COMPLETE", [])
+    assert one["content_hash"] == other["content_hash"]
+    rows = read_record(one["record"]).telemetry
+    rows = rows[rows["state"] == STATE_EXECUTE]
+    lit = (rows["gate"] == 1) & np.isfinite(rows["pool_width_mm"])
+    assert lit.sum() > 0.8 * (rows["gate"] == 1).sum()
+    assert 0.8 < np.median(rows["pool_width_mm"][lit]) < 3.0
+    assert np.isfinite(rows["height_measured_mm"]).mean() > 0.8
+    assert np.nanmedian(rows["meter_power_w"][lit]) == pytest.approx(
+        np.median(rows["power_measured_w"][lit]), rel=0.05
+    )
+
+
+def test_every_driver_that_can_be_simulated_stands_in_a_cell_that_is_built():
+    """Here or in the cell files: a driver that no whole cell ever ran is not known to work."""
+    used = set(EMULATORS)
+    told = "".join(find_file("cells", c).read_text() for c in ("sim_full", "sim_makers"))
+    told += "".join(new for _, _, new in OTHERS.values())
+    assert {d for d in used if f'"{d}"' not in told} == set()
