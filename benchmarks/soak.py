@@ -1,34 +1,35 @@
 """``make soak``: the long campaigns; writes ``benchmarks/soak.json`` in the form of the benchmarks.
 
 python -m benchmarks.soak [--share 0.1]     a tenth of every campaign
+python -m benchmarks.soak kills --workers 4 --results kills.jsonl     goes on where it broke off
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import long_stream
+from benchmarks import fault_campaign, long_stream
 from benchmarks.__main__ import HERE, show
-from controller.record.verify import verify_record
+from controller.errors import LmdError
 from tests.hil import oracle
+from tests.hil.dead_man import emitting, gate_fell_ms, send
 from tests.hil.test_dead_man import LIMIT_MS
-from tests.hil.whole_cell import build, example, started_build, write_box
 from tests.unit import random_plans, test_firmware_protocol, test_framing
 
 KILLS = 100
 MOST_TRIES = 10  # builds until one is met with the gate open
 FRAMES = 1_000_000
 PLANS = 1_000_000
-SEEDS = 50
-SCENARIOS = ("estop", "door", "chiller_flow", "link_loss", "feeder_stall")
 
 
 def _row(figure: str, value: float, unit: str, goal: float, met: bool, note: str) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def _row(figure: str, value: float, unit: str, goal: float, met: bool, note: str
     }
 
 
+KILL_TURNS = [(v, h) for v in LIMIT_MS for h in (signal.SIGKILL, signal.SIGSTOP)]
 BEAT_LIMIT_MS = 101.0  # by the firmware's clock, from its last beat
 
 
@@ -52,82 +54,127 @@ def _one_kill(
     victim: str, how: signal.Signals, wait_s: float, folder: Path
 ) -> tuple[float, float] | None:
     """Signal to gate off and last beat to gate off, ms; None: the gate was shut at that moment."""
-    with started_build(example("blade.stl"), folder, time_mode="real") as cell:
-        end = time.monotonic() + 30.0
-        while time.monotonic() < end:
-            status = cell["client"].call("status", timeout_s=5.0)
-            if status["motion"] and status["motion"]["gate_on"]:
-                break
-            time.sleep(0.02)
-        else:
-            # a busy computer may starve a build in real time: it aborts itself, nothing is tried
-            alarms = ", ".join(a["name"] for a in status["alarms"])
-            print(f"soak: no emission, alarms {alarms}: tried again", file=sys.stderr, flush=True)
-            return None
+    with emitting(folder, "sim") as cell:
         time.sleep(wait_s)
-        pid = cell["told"]["link_pid"] if victim == "link" else cell["server"].pid
-        sent_us = time.monotonic_ns() // 1000 - cell["simulator"]["start_us"]
-        os.kill(pid, how)
-        time.sleep(0.5)
-        if how == signal.SIGSTOP:
-            os.kill(pid, signal.SIGKILL)
+        signal_us = send(cell, victim, how)
     trace = cell["record"] / "trace.mcap"
     problems = oracle.check(trace, cell["record"] / "job.lmdjob", complete=False)
     if problems:
         raise RuntimeError(f"{victim} {how.name}: {problems[0]}")
-    rows = oracle.read(trace).rows
-    gate, plant = rows["/trace/gate"], rows["/trace/plant"]
-    before, after = gate[gate["t_us"] <= sent_us], gate[gate["t_us"] > sent_us]
-    if not len(before) or not before[-1]["on"]:
+    took_ms = gate_fell_ms(cell["record"], signal_us)
+    if took_ms is None:
         return None
-    shut_us = int(after[after["on"] == 0]["t_us"][0])
-    if after["on"][after["t_us"] > shut_us].any():
-        raise RuntimeError(f"{victim} {how.name}: the gate opened again")
+    plant = oracle.read(trace).rows["/trace/plant"]
+    shut_us = signal_us + round(took_ms * 1e3)
     row = plant[plant["t_us"] >= shut_us][0]
     beat_us = int(row["t_us"]) - int(row["beat_age_us"])
-    return (shut_us - sent_us) / 1e3, (shut_us - beat_us) / 1e3
+    return took_ms, (shut_us - beat_us) / 1e3
 
 
-def kills(share: float) -> list[dict[str, Any]]:
+def _kill(number: int) -> dict[str, Any]:
+    """Kill ``number`` of the campaign, in a run folder of its own; its line of the results."""
+    victim, how = KILL_TURNS[number % len(KILL_TURNS)]
+    rng = np.random.default_rng((11, number))
+    for _ in range(MOST_TRIES):
+        with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
+            told = _one_kill(victim, how, float(rng.uniform(0.0, 1.5)), Path(name))
+        if told is not None:
+            signal_ms, beat_ms = told
+            return {
+                "number": number,
+                "victim": victim,
+                "signal": how.name,
+                "signal_to_gate_ms": round(signal_ms, 3),
+                "beat_to_gate_ms": round(beat_ms, 3),
+            }
+    raise RuntimeError(f"{victim} {how.name}: no emission found in {MOST_TRIES} builds")
+
+
+def done_before(results: Path | None) -> dict[int, dict[str, Any]]:
+    """Lines of a campaign that was broken off, by number; a torn last line does not count."""
+    found: dict[int, dict[str, Any]] = {}
+    if results is not None and results.exists():
+        for line in results.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            found[int(row["number"])] = row
+    return found
+
+
+def keep(results: Path | None, row: dict[str, Any]) -> None:
+    """Add a line to the results; after a torn one it begins anew."""
+    if results is None:
+        return
+    with results.open("a+b") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tried(number: int) -> dict[str, Any]:
+    try:
+        return _kill(number)
+    except (RuntimeError, AssertionError, LmdError) as exc:
+        return {"number": number, "failed": str(exc)}
+
+
+def _killed(numbers: list[int], workers: int) -> Iterator[dict[str, Any]]:
+    """Lines as they come; each worker is a process, for starting a cell minds its signals."""
+    if workers == 1:
+        yield from map(_tried, numbers)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, maxtasksperchild=20) as pool:
+        yield from pool.imap_unordered(_tried, numbers)
+
+
+def kills(share: float, workers: int = 1, results: Path | None = None) -> list[dict[str, Any]]:
     """SIGKILL and SIGSTOP of link and server at random moments of a bead, in real time.
 
     In turns, so that a campaign that is broken off has tried all of them. A kill just before a
-    bead's own end says little: one that found the gate shut does not count.
+    bead's own end says little: one that found the gate shut does not count. With ``workers``
+    several builds run beside each other; with ``results`` (JSON lines) a campaign goes on where
+    it was broken off.
     """
-    rng = np.random.default_rng(11)
     n = max(1, round(KILLS * share))
-    tries = [(v, h) for v in LIMIT_MS for h in (signal.SIGKILL, signal.SIGSTOP)]
-    took: dict[tuple[str, signal.Signals], list[tuple[float, float]]] = {t: [] for t in tries}
-    for _ in range(n):
-        for victim, how in tries:
-            told = None
-            for _ in range(MOST_TRIES):
-                if told is not None:
-                    break
-                with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
-                    told = _one_kill(victim, how, float(rng.uniform(0.0, 1.5)), Path(name))
-            if told is None:
-                raise RuntimeError(f"{victim} {how.name}: no emission found in {MOST_TRIES} builds")
-            took[victim, how].append(told)
-            text = f"{told[0]:.1f} ms, {told[1]:.1f} ms after the last beat"
-            print(f"soak: {victim} {how.name} {text}", file=sys.stderr, flush=True)
-    rows = []
-    for (victim, how), all_ms in took.items():
-        signal_ms, beat_ms = (np.array(v) for v in zip(*all_ms, strict=True))
-        limit = LIMIT_MS[victim]
-        worst = float(signal_ms.max())
-        rows.append(
-            _row(
-                f"{how.name} of the {victim}: signal to gate off, worst of {n}",
-                worst,
-                "ms",
-                limit,
-                worst <= limit and float(beat_ms.max()) <= BEAT_LIMIT_MS,
-                f"median {np.median(signal_ms):.1f}, least {signal_ms.min():.1f}; last beat to "
-                f"gate off at most {beat_ms.max():.1f}",
-            )
-        )
-    return rows
+    all_rows = done_before(results)
+    todo = [k for k in range(n * len(KILL_TURNS)) if k not in all_rows]
+    failed = []
+    for row in _killed(todo, workers):
+        if "failed" in row:
+            failed.append(row["failed"])
+        else:
+            keep(results, row)
+            all_rows[row["number"]] = row
+        print(f"soak: {json.dumps(row)}", file=sys.stderr, flush=True)
+    if failed:
+        raise RuntimeError(f"{len(failed)} kills failed: {failed[0]}")
+    return [_kill_row(victim, how, all_rows, n) for victim, how in KILL_TURNS]
+
+
+def _kill_row(
+    victim: str, how: signal.Signals, all_rows: dict[int, dict[str, Any]], n: int
+) -> dict[str, Any]:
+    mine = [r for r in all_rows.values() if (r["victim"], r["signal"]) == (victim, how.name)]
+    signal_ms = np.array([r["signal_to_gate_ms"] for r in mine])
+    beat_ms = np.array([r["beat_to_gate_ms"] for r in mine])
+    limit, worst = LIMIT_MS[victim], float(signal_ms.max())
+    return _row(
+        f"{how.name} of the {victim}: signal to gate off, worst of {len(mine)}",
+        worst,
+        "ms",
+        limit,
+        len(mine) >= n and worst <= limit and float(beat_ms.max()) <= BEAT_LIMIT_MS,
+        f"median {np.median(signal_ms):.1f}, least {signal_ms.min():.1f}; last beat to "
+        f"gate off at most {beat_ms.max():.1f}",
+    )
 
 
 def stream(share: float) -> list[dict[str, Any]]:
@@ -160,31 +207,8 @@ def frames(share: float) -> list[dict[str, Any]]:
 
 
 def faults(share: float) -> list[dict[str, Any]]:
-    """Every scenario with many seeds on null wires, judged by the oracle."""
-    n = max(1, round(SEEDS * share))
-    bad = 0
-    with tempfile.TemporaryDirectory(prefix="lmd-soak-") as name:
-        folder = Path(name)
-        part = write_box(folder / "box.stl", (8.0, 5.0, 2.0))
-        for scenario in SCENARIOS:
-            for seed in range(n):
-                result = build(part, folder, time_mode="null", scenario=scenario, seed=seed)
-                record = Path(result["record"])
-                found = oracle.check(record / "trace.mcap", record / "job.lmdjob", complete=False)
-                ok = not found and verify_record(record).ok and result["state"] != "COMPLETE"
-                bad += not ok
-                if not ok:
-                    print(f"soak: {scenario} seed {seed}: {found[:1]}", file=sys.stderr)
-    return [
-        _row(
-            f"unsafe or unsealed ends, {n} seeds of {len(SCENARIOS)} faults",
-            bad,
-            "1",
-            0,
-            bad == 0,
-            "oracle on the simulator's trace",
-        )
-    ]
+    """Every row of the fault table in every build phase, many seeds, judged by the oracle."""
+    return fault_campaign.results(share)
 
 
 def plans(share: float) -> list[dict[str, Any]]:
@@ -222,14 +246,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak")
     parser.add_argument("campaign", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; default all")
     parser.add_argument("--share", type=float, default=1.0, help="part of each campaign")
+    parser.add_argument("--workers", type=int, default=1, help="builds beside each other (kills)")
+    parser.add_argument("--results", type=Path, help="JSON lines, to go on from (kills)")
     options = parser.parse_args()
+    if options.workers < 1:
+        parser.error(f"--workers {options.workers}: 1 or more")
     unknown = [name for name in options.campaign if name not in CAMPAIGNS]
     if unknown or not 0.0 < options.share <= 1.0:
         parser.error(f"unknown campaign {unknown} or share {options.share} not in (0, 1]")
     rows = []
     for name, campaign in CAMPAIGNS.items():
         if not options.campaign or name in options.campaign:
-            rows += campaign(options.share)
+            if campaign is kills:
+                rows += kills(options.share, options.workers, options.results)
+            else:
+                rows += campaign(options.share)
     show(rows)
     if not options.campaign and options.share == 1.0:
         (HERE / "soak.json").write_text(json.dumps(rows, indent=1) + "\n")
