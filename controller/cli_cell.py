@@ -224,7 +224,7 @@ def sim(
 @devices.command("list")
 def list_devices(cell: CellName = "sim", json: Json = False) -> None:
     """What the cell file names: role, driver, port, rate."""
-    from controller.machine.cell import ROLES
+    from controller.machine.cell import fitted
     from controller.terminal import print_json, print_table
 
     _, config = _load_cell(cell)
@@ -236,7 +236,7 @@ def list_devices(cell: CellName = "sim", json: Json = False) -> None:
             "poll_hz": getattr(config, role).poll_hz,
             "max_age_s": getattr(config, role).max_age_s,
         }
-        for role in ROLES
+        for role in fitted(config)
     ]
     if json:
         print_json({"cell": config.name, "devices": found})
