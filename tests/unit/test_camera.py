@@ -214,6 +214,20 @@ def test_faults_of_the_camera_show(bench, run):
     run(scenario)
 
 
+def test_edge_lost_in_the_noise_is_no_width(bench, run, tmp_path):
+    weld(bench.world)
+    path = camera_file(tmp_path, dim=("ExposureTime = 100.0", "ExposureTime = 6.0"))
+
+    async def scenario(camera):
+        await asyncio.sleep(0.1)
+        await camera.poll()
+        assert not camera.reading.ok
+        assert math.isnan(camera.reading.width_mm)
+        assert camera.history[-1].why_not == "the pool's edge is lost in the noise"
+
+    run(scenario, map=path)
+
+
 def test_ring_leaves_no_name_behind_and_rendering_ends_with_the_line(bench, run):
     async def scenario(camera):
         assert not os.path.exists(f"/dev/shm/{camera.ring.name}")
@@ -395,9 +409,14 @@ def test_files_that_are_no_ring_are_refused():
             with pytest.raises(ProtocolError):
                 FrameRing(name)
         os.unlink(path)
-        os.symlink("/dev/null", path)
-        with pytest.raises(ProtocolError):
-            FrameRing(name)
+        whole = RingWriter(64, 64, "Mono8", slots=4)
+        try:
+            os.symlink(whole.path, path)
+            with pytest.raises(ProtocolError, match="cannot be opened"):
+                FrameRing(name)
+            FrameRing(whole.name).close()
+        finally:
+            whole.close()
     finally:
         os.unlink(path)
 
