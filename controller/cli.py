@@ -261,14 +261,20 @@ def _part_words(
 
 def _add_groups() -> None:
     """The verbs that have files of their own."""
+    from controller.cli_calibrate import calibrate, cell_app, maintenance
     from controller.cli_cell import devices, serve, sim
     from controller.cli_export import export
+    from controller.cli_inject import inject
     from controller.cli_record import record, resume
 
     app.command()(export)
+    app.command()(inject)
     app.command()(resume)
     app.command()(serve)
     app.command()(sim)
+    app.command()(calibrate)
+    app.command()(maintenance)
+    app.add_typer(cell_app, name="cell")
     app.add_typer(devices, name="devices")
     app.add_typer(record, name="record")
 

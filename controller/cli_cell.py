@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # pydantic takes longer than a wrong word may
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 CellName = Annotated[str, typer.Option("--cell", help="Cell: name or path.")]
+Hidden = Annotated[
+    int | None,
+    typer.Option("--hidden", help="Seed: the simulated cell differs from its file."),
+]
 Simulator = Annotated[
     Path | None,
     typer.Option("--simulator", help="The simulator's ready line (lmd sim prints it), as a file."),
@@ -108,6 +112,7 @@ def serve(
     trace_dir: Annotated[
         Path | None, typer.Option("--trace-dir", help="Folder of trace.mcap (null wires only).")
     ] = None,
+    hidden: Hidden = None,
     while_input_open: Annotated[
         bool, typer.Option("--while-input-open", help="End when standard input closes.")
     ] = False,
@@ -117,6 +122,8 @@ def serve(
     if time is not None:
         words.one_of("--time", time, words.TIME_MODES)
     words.seed(seed)
+    if hidden is not None and time != "null":
+        raise ConfigError(f"--hidden {hidden}: goes to lmd sim, or with --time null")
     if scenario is not None and time != "null":
         raise ConfigError(f"--scenario {scenario}: goes to lmd sim, or with --time null")
     path, config = _load_cell(cell)
@@ -131,7 +138,7 @@ def serve(
     ready: dict[str, Any] = {}
     null_cell = None
     if mode == "null":
-        null_cell = _null_cell(path, scenario, seed, trace_dir)
+        null_cell = _null_cell(path, scenario, seed, trace_dir, hidden)
     elif config.simulated:
         ready = read_simulator(config.name, simulator)
         runs = "virtual" if ready.get("time_socket") else "real"
@@ -165,7 +172,9 @@ def _refuse_second(path: Path, what: str) -> None:
         raise ConfigError(f"{what} runs here already (process {pid}, {path})")
 
 
-def _null_cell(cell: Path, scenario: str | None, seed: int, trace_dir: Path | None) -> Any:
+def _null_cell(
+    cell: Path, scenario: str | None, seed: int, trace_dir: Path | None, hidden: int | None
+) -> Any:
     """The simulator as an object, taken by name: the rooms do not import each other.
 
     The one place where both meet in a process (docs/decisions).
@@ -175,7 +184,7 @@ def _null_cell(cell: Path, scenario: str | None, seed: int, trace_dir: Path | No
     chosen = None if scenario is None else find_file("scenarios", scenario)
     simulator = importlib.import_module("hil_sim.null")
     try:
-        return simulator.NullCell(cell, chosen, seed, trace_dir)
+        return simulator.NullCell(cell, chosen, seed, trace_dir, hidden)
     except (simulator.CellFileError, OSError) as exc:
         raise ConfigError(str(exc)) from None
 
@@ -191,6 +200,7 @@ def sim(
         typer.Option("--time", help="real, or virtual: for one client, ends when that leaves."),
     ] = "real",
     out: Annotated[Path | None, typer.Option("--out", help="Folder that gets trace.mcap.")] = None,
+    hidden: Hidden = None,
     json: Json = False,
 ) -> None:
     """The simulator alone: prints its ports, serves until ended.
@@ -205,6 +215,8 @@ def sim(
     run_dir = default_run_dir(config.name)
     arguments = ["-m", "hil_sim", "--cell", str(path), "--seed", str(seed), "--time", time]
     arguments += ["--run-dir", str(run_dir)]
+    if hidden is not None:
+        arguments += ["--hidden", str(words.seed(hidden))]
     if scenario is not None:
         from controller.check import check_scenario
         from controller.config import find_file

@@ -195,6 +195,7 @@ class Server(Child):
         scenario: Path | None = None,
         seed: int = 1,
         trace_dir: Path | None = None,
+        hidden: int | None = None,
     ) -> None:
         arguments = ["controller", "serve", "--cell", str(cell), "--time", time_mode]
         arguments += ["--run-dir", str(run_dir), "--while-input-open"]
@@ -204,6 +205,8 @@ class Server(Child):
             arguments += ["--simulator", str(table)]
         if time_mode == "null":
             arguments += ["--seed", str(seed)]
+            if hidden is not None:
+                arguments += ["--hidden", str(hidden)]
             if trace_dir is not None:
                 arguments += ["--trace-dir", str(trace_dir)]
             if scenario is not None:

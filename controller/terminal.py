@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import re
 import shutil
 import sys
 import textwrap
@@ -84,13 +86,24 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:+.2f} %"  # + 0.0: never -0.00
 
 
+PAINT = {"good": "32", "odd": "33", "bad": "31", "faint": "2"}
+_ESCAPE = re.compile("\x1b\\[[0-9;]*m")
+
+
+def paint(text: str, how: str) -> str:
+    """Text in colour (good, odd, bad, faint) on a terminal; plain elsewhere, and by NO_COLOR."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{PAINT[how]}m{text}\x1b[0m"
+
+
 def print_table(title: str, head: list[str], rows: list[list[str]], *, text_last: bool) -> None:
     """A table on standard output: first column to the left, the others to the right.
 
     With ``text_last`` the last column is text: to the left, wrapped into the width.
     """
     columns = len(head)
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(columns)]
+    widths = [max(len(_ESCAPE.sub("", row[k])) for row in [head, *rows]) for k in range(columns)]
     if text_last:
         wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
         left_over = wide - sum(widths[:-1]) - 2 * (columns - 1)
@@ -98,7 +111,7 @@ def print_table(title: str, head: list[str], rows: list[list[str]], *, text_last
     left = [k == 0 or (text_last and k == columns - 1) for k in range(columns)]
 
     def line(cells: list[str]) -> str:
-        placed = [c.ljust(w) if to_left else c.rjust(w)
+        placed = [_placed(c, w, to_left)
                   for c, w, to_left in zip(cells, widths, left, strict=True)]  # fmt: skip
         return "  ".join(placed).rstrip()
 
@@ -106,10 +119,26 @@ def print_table(title: str, head: list[str], rows: list[list[str]], *, text_last
     print(line(head))
     print("  ".join("-" * width for width in widths))
     for row in rows:
-        last = textwrap.wrap(row[-1], widths[-1]) or [""] if text_last else [row[-1]]
+        last = _wrapped(row[-1], widths[-1]) if text_last else [row[-1]]
         print(line([*row[:-1], last[0]]))
         for more in last[1:]:
             print(line([""] * (columns - 1) + [more]))
+
+
+def _placed(cell: str, width: int, to_left: bool) -> str:
+    """A cell filled up to a width that counts no colour."""
+    fill = " " * max(0, width - len(_ESCAPE.sub("", cell)))
+    return cell + fill if to_left else fill + cell
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """A cell on several lines, each in the colour of the whole."""
+    plain_text = _ESCAPE.sub("", cell)
+    lines = textwrap.wrap(plain_text, width) or [""]
+    if plain_text == cell:
+        return lines
+    before, after = _ESCAPE.findall(cell)[0], _ESCAPE.findall(cell)[-1]
+    return [before + line + after for line in lines]
 
 
 # key, name, unit, decimals

@@ -19,6 +19,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from controller.clock import wall_iso
 from controller.commissioning.kinds import KINDS, MAINTENANCE, Kind, kind, needed
 from controller.config import Cell
 from controller.errors import CommissioningError, ConfigError, RecordError
@@ -109,6 +110,11 @@ def iso(seconds: float) -> str:
     """``2026-11-24T21:05:00Z``."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def now_s() -> float:
+    """The calendar's time, seconds since 1970, UTC, to the second."""
+    return datetime.datetime.fromisoformat(wall_iso()).timestamp()
 
 
 def folder_of(cell_name: str) -> Path:
