@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fault_campaign, long_stream
+from benchmarks import fault_campaign, long_stream, mutants
 from benchmarks.__main__ import HERE, show
 from controller.errors import LmdError
 from tests.hil import oracle
@@ -211,6 +211,11 @@ def faults(share: float) -> list[dict[str, Any]]:
     return fault_campaign.results(share)
 
 
+def guards(share: float) -> list[dict[str, Any]]:
+    """Every guard of the supervisor left out once: the tests must find it."""
+    return mutants.results(share)
+
+
 def plans(share: float) -> list[dict[str, Any]]:
     """Random plans from the time law to framed segments, judged apart from the planner."""
     n = max(1000, round(PLANS * share))
@@ -238,7 +243,14 @@ def plans(share: float) -> list[dict[str, Any]]:
     ]
 
 
-CAMPAIGNS = {"frames": frames, "plans": plans, "faults": faults, "stream": stream, "kills": kills}
+CAMPAIGNS = {
+    "frames": frames,
+    "plans": plans,
+    "faults": faults,
+    "guards": guards,
+    "stream": stream,
+    "kills": kills,
+}
 
 
 def main() -> int:
