@@ -10,6 +10,7 @@ import itertools
 import mmap
 import os
 import struct
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ class RingWriter:
             raise
         finally:
             os.close(fd)
+        # a cell that is dropped without a word, or a process that ends, leaves no name behind
+        self._unlink = weakref.finalize(self, _unlink, self.path)
         struct.pack_into(
             "<8sIIIIII", self._map, 0, b"LMDRING1", HEADER_BYTES, slots, self.stride, width, height,
             code,
@@ -78,8 +81,7 @@ class RingWriter:
 
     def unlink(self) -> None:
         """Take the name away; whoever has the ring open keeps it."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        self._unlink()
 
     def close(self) -> None:
         """Take the name away and give the memory back."""
@@ -87,3 +89,8 @@ class RingWriter:
         self._pixels = []
         with contextlib.suppress(BufferError):
             self._map.close()
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -366,6 +366,11 @@ def test_ring_hands_frames_over_and_counts_what_it_lost():
         writer.close()
 
 
+def test_ring_that_is_dropped_takes_its_name_along():
+    path = RingWriter(64, 64, "Mono8", slots=2).path
+    assert not os.path.exists(path)
+
+
 def test_frame_overwritten_while_it_is_read_is_thrown_away():
     writer = RingWriter(64, 64, "Mono16", slots=4)
     reader = FrameRing(writer.name)
