@@ -11,10 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from controller.api.device_commands import DeviceCommands
 from controller.api.protocol import CallError
 from controller.api.server import ApiServer, Caller, Method
+from controller.api.supervision_commands import SupervisionCommands
 from controller.api.view import plain, record_view, view
-from controller.clock import wall_s
+from controller.clock import wall_iso, wall_s
+from controller.commissioning.store import Store, header_entry, now_s
+from controller.commissioning.store import warnings as overdue
+from controller.errors import RecordError
+from controller.machine.audit import Audit
 from controller.machine.executor import Executor
 from controller.machine.job import Job, text_hash
 from controller.machine.preflight import link_limits
@@ -23,6 +29,11 @@ from controller.machine.states import State, UnitMode
 VIEW_TICKS = 10  # a snapshot or delta every 100 ms of machine time
 LONGEST_ADVANCE_S = 3600.0
 AFTER_LOAD_S = 0.15
+# what changes nothing leaves no line
+UNAUDITED = frozenset(
+    {"hello", "status", "wait_state", "result", "preflight", "why_not", "alarm_history",
+     "device_read"}
+)  # fmt: skip
 SETTLE_US = 300_000  # of machine time that a command to a device at rest is given
 
 ReadJob = Callable[[Path], Job]
@@ -36,6 +47,11 @@ class Commands:
     ) -> None:
         self.ex = ex
         self.over = asyncio.Event()
+        self.audit: Audit | None = None  # set by the server
+        simulated = bool(about.get("simulated"))
+        self.supervision = SupervisionCommands(ex, self._let_run, simulated=simulated)
+        self.device_commands = DeviceCommands(ex, self._let_run)
+        self.calibrations: Store | None = None  # of this cell; set by the server
         self._read_job = read_job
         self._header = dict(header)
         self._about = dict(about)
@@ -140,7 +156,37 @@ class Commands:
         }
 
     def methods(self) -> dict[str, tuple[str, Method]]:
-        """Name -> (least role, method). Anybody may stop; only an operator may start."""
+        """Name -> (least role, method). Anybody may stop; only an operator may start.
+
+        Each that changes something leaves a line in the audit trail.
+        """
+        table = self._table()
+        return {n: (r, m if n in UNAUDITED else self._audited(n, m)) for n, (r, m) in table.items()}
+
+    def _audited(self, name: str, method: Method) -> Method:
+        async def run(caller: Caller, params: dict[str, Any]) -> Any:
+            result = "ok"
+            try:
+                return await method(caller, params)
+            except Exception as exc:
+                result = f"{getattr(exc, 'name', type(exc).__name__)}: {exc}"
+                raise
+            finally:
+                self.note(name, caller, params, result)
+
+        return run
+
+    def note(self, name: str, caller: Caller, params: Mapping[str, Any], result: str) -> None:
+        """A command with its result: into the record's events and the audit trail."""
+        who, role = caller.name, caller.role
+        self.ex.emit("audit", {"command": name, "who": who, "role": role, "result": result[:200]})
+        if self.audit is not None:
+            try:
+                self.audit.add(wall_iso(), self.ex.now_us(), who, role, name, params, result)
+            except RecordError as exc:
+                self.ex.emit("log", {"level": "error", "text": f"audit trail: {exc}"})
+
+    def _table(self) -> dict[str, tuple[str, Method]]:
         return {
             "hello": ("observer", self._hello),
             "status": ("observer", self._status),
@@ -161,6 +207,8 @@ class Commands:
             "acknowledge": ("operator", self._acknowledge),
             "advance": ("operator", self._advance),
             "shutdown": ("engineer", self._shutdown),
+            **self.supervision.methods(),
+            **self.device_commands.methods(),
         }
 
     async def _hello(self, caller: Caller, params: dict[str, Any]) -> Any:
@@ -224,6 +272,9 @@ class Commands:
         _only(params, "record_dir", "mode")
         blockers = self.ex.blockers(_folder(params), _mode(params, self.ex.mode))
         warnings = link_limits(self.ex.cell, self.ex.link)
+        if self.calibrations is not None:
+            mode = _mode(params, self.ex.mode)
+            warnings += overdue(self.ex.cell, self.calibrations, now_s(), mode)
         return {
             "blockers": [{"name": b.name, "text": b.text} for b in blockers],
             "warnings": [{"name": b.name, "text": b.text} for b in warnings],
@@ -238,6 +289,10 @@ class Commands:
         self._execute_wall_s = [-1.0, -1.0]
         # nothing is made on disk before preflight has spoken
         header = {**self._header, **_job_header(self.ex.job), **extra}
+        if self.audit is not None:  # the trail's end by now: what is cut off it later is seen
+            header["audit"] = {"lines": self.audit.n, "head": self.audit.head}
+        if self.calibrations is not None:
+            header["calibrations"] = header_entry(self.ex.cell, self.calibrations, now_s())
         self.ex.start(str(caller), folder, mode, header)
         self._let_run()
         return self.state()

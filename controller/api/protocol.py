@@ -44,8 +44,15 @@ class Kind(IntEnum):
 
 KINDS = frozenset(int(k) for k in Kind)
 TOPICS = ("snapshot", "telemetry", "event")
-# Weakest first; each role may do what those before it may.
-ROLES = ("observer", "operator", "engineer", "service")
+ROLES = ("observer", "operator", "engineer", "tester", "service")
+# role -> whose commands it may give: a tester breaks simulated cells, and changes no approval
+MAY: dict[str, tuple[str, ...]] = {
+    "observer": ("observer",),
+    "operator": ("observer", "operator"),
+    "engineer": ("observer", "operator", "engineer"),
+    "tester": ("observer", "operator", "tester"),
+    "service": ("observer", "operator", "engineer", "service"),
+}
 
 
 class CallError(ApiError):

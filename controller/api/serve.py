@@ -8,9 +8,11 @@ time, the simulator is gone. Three settings of time, one code path: ``real``, ``
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import platform
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +23,27 @@ from controller.api.commands import Commands
 from controller.api.protocol import VERSION
 from controller.api.server import ApiServer, write_private
 from controller.clock import Clock, NullTime, RealLoop, VirtualLoop, WireTime, wall_iso, wall_s
+from controller.commissioning.store import Store, blockers, header_entry, now_s
 from controller.config import Cell, find_file, load_cell
 from controller.errors import ConfigError
+from controller.machine import approval
+from controller.machine.audit import open_audit
 from controller.machine.cell import CHANNELS, CellDevices, fitted, make_link, ports_of
 from controller.machine.executor import Executor
-from controller.machine.job import Job, make_job
+from controller.machine.job import Job, make_job, text_hash
 from controller.machine.states import UnitMode
 from controller.planning import read_job
 from controller.record.keys import key_path, load_key, make_key
 from controller.record.recorder_process import RecorderProcess
 from controller.record.schema import PACKER, TELEMETRY, Recorder
 from controller.record.writer import RecordWriter
+from firmware_bridge.bench import Bench
 from firmware_bridge.errors import BridgeError
+from firmware_bridge.transport import NullPort, TcpPort
 
 CONNECT_TRIES = 3
+TELL_S = 0.2  # of a call to the simulator: the control tick waits for it
+BENCH_CHANNEL = 60
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ async def _serve(
         cell, text, link, devices, Clock(loop), open_record=recorders.open, mode=settings.mode
     )
     executors.append(ex)
+    store = Store.of(cell)
+    ex.calibrations = lambda mode, purpose: blockers(cell, store, now_s(), mode, purpose)
     about = {
         "cell": cell.name,
         "title": cell.title,
@@ -126,6 +137,9 @@ async def _serve(
     }
     header = {**header_of(cell, settings.time_mode), **settings.header}
     commands = Commands(ex, lambda path: load_job(path, cell), header, about)
+    commands.device_commands.bench = bench_of(settings)
+    commands.calibrations = store
+    supervise(commands, settings, cell, loop)
     api = ApiServer(settings.run_dir, commands.methods(), lambda: about, commands.view)
     commands.attach(api)
 
@@ -151,6 +165,8 @@ async def _serve(
         finally:
             loop.release()
             await ex.end()
+            if commands.audit is not None:
+                commands.audit.close()
             await api.close()
 
 
@@ -188,6 +204,75 @@ def _server_json(settings: ServeSettings, about: Mapping[str, Any]) -> dict[str,
         "time": settings.time_mode,
         "ports": [dict(c) for c in settings.channels or []],
     }
+
+
+def bench_of(settings: ServeSettings) -> Bench | None:
+    """The bench of instruments that comes with a simulated cell; None elsewhere."""
+    if settings.time_mode == "null":
+        return Bench(NullPort("bench", BENCH_CHANNEL))
+    for entry in settings.channels or []:
+        if entry["name"] == "bench":
+            port = TcpPort("bench", entry["host"], int(entry["port"]), int(entry["id"]))
+            return Bench(port)
+    return None
+
+
+def supervise(commands: Commands, settings: ServeSettings, cell: Cell, loop: Any) -> None:
+    """Audit trail, approved set, and the simulator's control channel."""
+    ex, store = commands.ex, Store.of(cell)
+    commands.audit = open_audit(settings.run_dir / "audit.log", cell.name)
+
+    def calibrations() -> dict[str, str]:
+        rows = header_entry(cell, store, now_s())
+        for row in rows:
+            row.pop("problem", None)  # that one is overdue says preflight
+        return {
+            f"{row.get('kind', '')} {row.get('item', '')}".strip(): text_hash(
+                json.dumps(row, sort_keys=True, default=str)
+            )
+            for row in rows
+            if len(row) > 2
+        }
+
+    def present() -> approval.Present:
+        job = ex.job
+        recipes = {} if job is None else {job.recipe.name: text_hash(job.plan.recipe_toml)}
+        firmware = getattr(ex.identity, "firmware", "")
+        return approval.Present(ex.cell_hash, __version__, str(firmware), recipes, calibrations())
+
+    def approve(who: str) -> approval.Approved:
+        path = approval.approval_path(cell.name)
+        return approval.approve(who, wall_iso(), present(), path)
+
+    ex.modes.deviations = lambda: approval.standing(approval.approval_path(cell.name), present())
+    commands.supervision.approve = approve
+    if loop.virtual:
+        commands.supervision.tell = loop.wire_meter.tell
+    elif (settings.run_dir / "simulator.json").exists():
+        commands.supervision.tell = control_channel(settings.run_dir / "simulator.json")
+
+
+def control_channel(table: Path) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """The simulator's control socket by its ready line; None where it has none."""
+    try:
+        path = json.loads(table.read_text(encoding="utf-8")).get("control_socket")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if not path:
+        return None
+
+    def tell(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(TELL_S)
+                sock.connect(str(path))
+                sock.send(json.dumps(request).encode())
+                answer: dict[str, Any] = json.loads(sock.recv(65536))
+        except (OSError, ValueError) as exc:
+            return {"ok": False, "error": f"the simulator's control socket: {exc}"}
+        return answer
+
+    return tell
 
 
 def null_channels() -> list[Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from controller.api.protocol import (
     MAX_BACKLOG,
+    MAY,
     ROLES,
     TOPICS,
     CallError,
@@ -310,7 +311,7 @@ class ApiServer:
             raise CallError("UNKNOWN_METHOD", f"method {name[:64]!r} is not known")
         least, method = entry
         assert caller is not None
-        if ROLES.index(caller.role) < ROLES.index(least):
+        if least not in MAY[caller.role]:
             raise CallError(
                 "WRONG_ROLE", f"{name} needs role {least}, this client has {caller.role}"
             )

@@ -94,7 +94,7 @@ CONSEQUENCES: dict[str, str] = {
     "TICK_LATE": "reactions come late",
     "SUPERVISOR_ERROR": "machine without a supervisor",
     "TEST_GUARD": "meter or dump burns, light elsewhere",
-    "PURGE_FAILED": "no build, or a brittle part",
+    "SEQUENCE_FAILED": "no build, or a brittle part",
 }
 
 # How soon a person must answer before the consequence is there; None: the machine has reacted.

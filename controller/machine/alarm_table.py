@@ -193,8 +193,8 @@ TABLE: tuple[Alarm, ...] = (
           "Save the log for the makers of this software, then clear."),
     Alarm(807, "TEST_GUARD", _STOP, "A test emission left what it was allowed.",
           "Read the figures in the detail, check beam dump and meter, then reset."),
-    Alarm(808, "PURGE_FAILED", _NOTE, "The chamber did not become pure in its time.",
-          "Look for a leak and at the supply of inert gas, then purge again."),
+    Alarm(808, "SEQUENCE_FAILED", _NOTE, "A sequence beside a build did not end well.",
+          "Read the reason in the detail, remove it and run the sequence again."),
 )  # fmt: skip
 
 BY_NAME: dict[str, Alarm] = {a.name: a for a in TABLE}

@@ -70,6 +70,22 @@ class Audit:
         os.close(self._fd)
 
 
+def open_audit(path: Path, cell: str) -> Audit:
+    """The trail of a cell; one that does not hold is set aside and a new one says so."""
+    try:
+        return Audit(path, cell)
+    except RecordError as exc:
+        if not path.exists():
+            raise
+        n = 1
+        while (aside := path.with_name(f"{path.name}.broken-{n}")).exists():
+            n += 1
+        path.rename(aside)
+        audit = Audit(path, cell)
+        audit.add("", 0, "server", "server", "audit", {"aside": aside.name}, str(exc))
+        return audit
+
+
 def verify(path: Path, cell: str) -> tuple[int, str, list[dict[str, Any]]]:
     """Lines, hash of the last, and the lines. Raises RecordError naming the line that breaks."""
     head = _first(cell)

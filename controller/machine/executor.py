@@ -30,6 +30,7 @@ from controller.machine.interlocks import (
 )
 from controller.machine.job import Job, text_hash
 from controller.machine.journal import Journal, OpenRecord
+from controller.machine.modes import Modes
 from controller.machine.monitor import Monitor, PlanCursor
 from controller.machine.outputs import Outputs
 from controller.machine.overrides import Overrides
@@ -103,6 +104,8 @@ class Executor:
         self.cursor: PlanCursor | None = None
         self.motion: Any = None  # newest MotionStatus
         self.identity: Any = None
+        # calibrations against a start in a mode, for a job of a purpose: set by the server
+        self.calibrations: Callable[[UnitMode, str], tuple[Blocker, ...]] = lambda mode, what: ()
         self.online = False  # start-up done: a silent device is a fault from here on
         self.link_ready = False
         self.activity = ""  # what a sequence does without a state of its own: HOMING
@@ -114,6 +117,7 @@ class Executor:
         self.execute_us = [-1, -1]  # machine time of the first EXECUTE and of its end
         self.on_tick: list[Callable[[], None]] = []
         self.on_rest: list[Callable[[], None]] = []  # each tick at which nothing goes on
+        self.modes = Modes(self)
         self.n_ticks = self.n_late = 0
         self._settled_n = 0
 
@@ -272,7 +276,7 @@ class Executor:
             if m.state == LinkState.HELD:
                 self._hold_limit_us = -1
                 self.outputs.keep_shield()
-                if self._hold_by_alarm:
+                if self._hold_by_alarm and not self.cell.laser.keep_ready_in_hold:
                     self._source_off()
                 self._held_for = self.machine.cause
                 self._keep_pipe()
@@ -307,6 +311,7 @@ class Executor:
         self, record_folder: Path | None, mode: UnitMode | None = None
     ) -> tuple[Blocker, ...]:
         """Preflight: every reason against a start now."""
+        purpose = "" if self.job is None else str(self.job.plan.meta.get("purpose", ""))
         return preflight(
             self.snapshot,
             self.limits,
@@ -318,7 +323,7 @@ class Executor:
             link_ready=self.link_ready and not link_stale(self.snapshot),
             free_bytes=None if record_folder is None else free_bytes(record_folder),
             present_alarms=tuple(a.alarm.name for a in self.alarms.present()),
-        )
+        ) + self.calibrations(mode or self.mode, purpose) + self.modes.blockers(mode or self.mode)
 
     def start(
         self,
@@ -330,6 +335,7 @@ class Executor:
         """Preflight, open the record, begin. Raises PreflightError, RecordError, StateError."""
         require("start", self.state)
         self._not_busy("start")
+        self.modes.check(mode)
         blockers = self.blockers(record_folder, mode)
         if blockers:
             raise PreflightError(tuple(str(b) for b in blockers))
@@ -340,7 +346,9 @@ class Executor:
         limits = link_limits(self.cell, self.link)
         if record_folder is not None and self._open_record is not None:
             link = {"kind": self.cell.motion.link, "lacks": {b.name: b.text for b in limits}}
-            entries = {"mode": str(mode), "link": link, **(header or {})}
+            entries = {
+                "mode": str(mode), "link": link, **self.modes.header(), **(header or {}),
+            }  # fmt: skip
             record = self._open_record(record_folder, entries, job.path, job.duration_s)
             self.journal.open(record, record_folder)
         self.alarms.reset_first_out()
@@ -395,13 +403,7 @@ class Executor:
     def clear(self, who: str) -> None:
         """ABORTED to STOPPED, when every cause is gone. The reset edge; never restarts."""
         require("clear", self.state)
-        # what clearing itself takes away, or stands by and aborts again
-        own = {"FIRMWARE_FAULT", "LINK_LOST", "SUPERVISOR_ERROR", *sequences.LATCHED_BY_SOURCE}
-        chain = self.readings.safety
-        if chain is not None and chain.reset_needed:
-            own.add("CHAIN_OPEN")  # it closes by the reset that clearing asks for
-        present = self.alarms.present(Severity.ABORT)
-        reasons = [a.alarm.name for a in present if a.alarm.name not in own]
+        reasons = sequences.clear_blockers(self)
         if reasons:
             raise StateError(f"clear refused: {', '.join(reasons)} still present")
         self.emit("command", {"what": "clear", "who": who, "args": {}})
@@ -523,6 +525,10 @@ class Executor:
     def abort_again(self, cause: str) -> None:
         """Clearing did not succeed: back to ABORTED by the same way."""
         self._abort(cause)
+
+    def run_sequence(self, sequence: Coroutine[Any, Any, None]) -> None:
+        """Let a sequence run that is no transition of the state."""
+        self._run(sequence)
 
     def _run(self, sequence: Coroutine[Any, Any, None]) -> None:
         """Let a sequence run; the one before ends here, its device calls run out."""

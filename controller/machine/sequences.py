@@ -14,6 +14,7 @@ from controller.machine.going_on import Rest
 from controller.machine.interlocks import RULES, emission_blockers, stale
 from controller.machine.job import Job
 from controller.machine.states import State
+from controller.model import Severity
 from controller.planning.powder.line import lines_of
 from firmware_bridge.errors import BridgeError, DeviceError
 from firmware_bridge.link_types import LinkState
@@ -326,6 +327,16 @@ async def _standstill(ex: "Executor") -> None:
 
 
 # --- coming back -------------------------------------------------------------------------
+
+
+def clear_blockers(ex: "Executor") -> list[str]:
+    """Alarms against clearing: those that it does not take away itself."""
+    own = {"FIRMWARE_FAULT", "LINK_LOST", "SUPERVISOR_ERROR", *LATCHED_BY_SOURCE}
+    chain = ex.readings.safety
+    if chain is not None and chain.reset_needed:
+        own.add("CHAIN_OPEN")  # it closes by the reset that clearing asks for
+    present = ex.alarms.present(Severity.ABORT)
+    return [a.alarm.name for a in present if a.alarm.name not in own]
 
 
 async def clear(ex: "Executor", who: str) -> None:

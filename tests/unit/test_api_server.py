@@ -168,8 +168,8 @@ async def test_tokens_and_socket_are_the_owner_s_alone(s):
     for name in ("tokens.json", "api.sock"):
         assert stat.S_IMODE((s.run_dir / name).stat().st_mode) == 0o600
     tokens = json.loads((s.run_dir / "tokens.json").read_text())
-    assert list(tokens) == ["observer", "operator", "engineer", "service"]
-    assert len(set(tokens.values())) == 4
+    assert list(tokens) == ["observer", "operator", "engineer", "tester", "service"]
+    assert len(set(tokens.values())) == 5
 
 
 @served

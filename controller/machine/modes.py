@@ -1,0 +1,139 @@
+"""Unit modes and what goes on beside a build: what may run now, and who may change that.
+
+Production runs only the approved set; development reports what differs from it in the record;
+maintenance builds nothing but test emissions. The mode is changed at rest by command; START may
+be stricter than it, never milder.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from controller.errors import LmdError, PreflightError, StateError
+from controller.machine.approval import as_header
+from controller.machine.interlocks import stale
+from controller.machine.snapshot import Blocker
+from controller.machine.states import State, UnitMode
+from firmware_bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from controller.machine.executor import Executor
+
+_AT_REST = (State.IDLE, State.STOPPED, State.COMPLETE, State.ABORTED)
+TEST_PURPOSE = "emission test"  # meta entry of a plan
+GUARD_SETTLE_US = 300_000  # a power meter's way to a new reading
+GUARD_SHARE = 0.2  # of the commanded power
+
+
+class Modes:
+    """The mode's rules on one executor, its activities and the guard of a test emission."""
+
+    def __init__(self, ex: "Executor") -> None:
+        self._ex = ex
+        # what differs from the approved set, for a job: set by the server
+        self.deviations: Callable[[], tuple[Blocker, ...]] = tuple
+        self.test_power_w = 0.0  # of the test emission under way; 0: none
+        self._lit_us = -1
+        self.last: dict[str, str] = {}  # what the last sequence of each name told
+        ex.on_tick.append(self._guard)
+
+    # --- modes ---------------------------------------------------------------------------
+
+    def set(self, mode: UnitMode, who: str) -> None:
+        """Change the mode. Raises StateError where something goes on."""
+        ex = self._ex
+        if ex.state not in _AT_REST or ex.activity:
+            raise StateError(f"set_mode is not possible in state {ex.state.name}, only at rest")
+        old, ex.mode = ex.mode, mode
+        ex.emit("mode", {"old": str(old), "new": str(mode), "who": who})
+
+    def check(self, mode: UnitMode) -> None:
+        """Whether START may run in ``mode``. Raises PreflightError."""
+        own = self._ex.mode
+        if own is UnitMode.DEVELOPMENT and mode is UnitMode.PRODUCTION:
+            return
+        if mode is not own:
+            raise PreflightError(
+                (f"MODE: start in {mode} mode, the cell is in {own} mode: set_mode first",)
+            )
+
+    def blockers(self, mode: UnitMode) -> tuple[Blocker, ...]:
+        """Reasons of the mode against a start."""
+        if mode is UnitMode.MAINTENANCE and self.test_power_w <= 0.0:
+            return (Blocker("TEST_GUARD", "emission_test starts test emissions, under its guard"),)
+        return self.deviations() if mode is UnitMode.PRODUCTION else ()
+
+    def header(self) -> dict[str, Any]:
+        """What a record's header says of deviations from the approved set."""
+        found = self.deviations()
+        return {"deviations": as_header(found)} if found else {}
+
+    @staticmethod
+    def is_test(job: Any) -> bool:
+        """Whether a job is a test emission: what maintenance mode may run."""
+        return str(job.plan.meta.get("purpose", "")) == TEST_PURPOSE
+
+    # --- activities ----------------------------------------------------------------------
+
+    def run(
+        self, name: str, who: str, args: dict[str, Any], work: Coroutine[Any, Any, str]
+    ) -> None:
+        """Let a sequence run at rest as an activity. Raises StateError."""
+        ex = self._ex
+        if ex.state is not State.IDLE or ex.activity:
+            work.close()
+            busy = f", {ex.activity} is under way" if ex.activity else ""
+            raise StateError(f"{name} is only possible in state IDLE, not {ex.state.name}{busy}")
+        ex.emit("command", {"what": name, "who": who, "args": args})
+        ex.activity = name.upper()
+        self.last.pop(name, None)
+        ex.run_sequence(self._end(name, work))
+
+    async def _end(self, name: str, work: Coroutine[Any, Any, str]) -> None:
+        ex, result = self._ex, "ended"
+        try:
+            result = await work
+        except (BridgeError, LmdError) as exc:
+            result = str(exc)
+            ex.raise_alarm("SEQUENCE_FAILED", f"{name}: {result}")
+        except asyncio.CancelledError:
+            result = "broken off"
+            raise
+        finally:
+            self.last[name] = result
+            ex.emit("sequence", {"what": name, "result": result})
+        ex.activity = ""
+
+    # --- test emission -------------------------------------------------------------------
+
+    def _guard(self) -> None:
+        """A test emission: the meter must show what was commanded, and show it at all."""
+        ex = self._ex
+        if self.test_power_w <= 0.0:
+            return
+        if ex.state in _AT_REST:
+            self.test_power_w, self._lit_us = 0.0, -1
+            return
+        if ex.motion is None or not ex.motion.gate_on:
+            self._lit_us = -1
+            return
+        now_us = ex.snapshot.now_us
+        if self._lit_us < 0:
+            self._lit_us = now_us
+        if now_us - self._lit_us < GUARD_SETTLE_US:
+            return
+        why = self._meter_says()
+        if why:
+            ex.raise_alarm("TEST_GUARD", why)
+
+    def _meter_says(self) -> str:
+        s, meter = self._ex.snapshot, self._ex.snapshot.power_meter
+        if stale(s, self._ex.limits, "power_meter") or not meter.valid:
+            return "the power meter has no valid value"
+        if meter.overrange:
+            return "the power meter is over its range"
+        if meter.at_us - self._lit_us < GUARD_SETTLE_US // 2:
+            return ""  # read before the light stood
+        if not abs(meter.power_w - self.test_power_w) <= GUARD_SHARE * self.test_power_w:
+            return f"the meter shows {meter.power_w:.0f} W of {self.test_power_w:.0f} W"
+        return ""
