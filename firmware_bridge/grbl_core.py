@@ -63,6 +63,7 @@ class GrblCore:
         self._maker = StatusMaker(self._settings, self._own.full_scale_s)
         self._token_us = -1  # -1: nobody has given a sign of life yet
         self._silent = False
+        self._self_held = False  # by silence, and no reset or cycle start since
         self._armed = False
         self._fault = FaultCode.NONE
         self._streaming = False
@@ -199,8 +200,12 @@ class GrblCore:
         """A hold, then nothing goes out any more: the outside watchdog shuts the gate."""
         self._token_us = 0
         if not self._silent and self._wire is not None and self._wire.is_open:
-            self._silent = True
-            self._write(gp.FEED_HOLD)
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        """The hold is the last byte: the outside watchdog counts from here on."""
+        self._silent = self._self_held = True
+        self._write(gp.FEED_HOLD)
 
     @property
     def _alive(self) -> bool:
@@ -216,8 +221,7 @@ class GrblCore:
             self._asked_us = now
             self._write(gp.STATUS)
         elif not self._silent:
-            self._silent = True
-            self._write(gp.FEED_HOLD)
+            self._fall_silent()
         period = round(self._own.poll_s * 1e6)
         due = (now // period + 1) * period
         if not self._silent and self._token_us >= 0:
@@ -340,6 +344,7 @@ class GrblCore:
 
     def _got_banner(self) -> None:
         """The controller starts anew: nothing that was sent before it will be answered."""
+        self._self_held = False
         wanted = self._banner is not None or self._homing or self._fault == FaultCode.HOST_ABORT
         self._stream.forget(DeviceError(f"{self._port}: the controller was reset"))
         self._streaming = self._armed = False

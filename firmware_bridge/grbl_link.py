@@ -83,7 +83,19 @@ class GrblLink(GrblCore):
         self._tell(EventCode.HOMED, 0)
 
     async def arm(self) -> None:
-        """Set the program's zero and modes, check them. Raises DeviceError with the reason."""
+        """Set the program's zero and modes, check them. Raises DeviceError with the reason.
+
+        A hold that silence brought (either side was busy) is taken away and it is tried once
+        more: nothing is queued then, so nothing moves.
+        """
+        try:
+            await self._arm()
+        except DeviceError:
+            if not self._self_held or not self._alive:
+                raise
+            await self._arm()
+
+    async def _arm(self) -> None:
         await self._still("arm")
         if self._fault or not self._maker.homed:
             what = FaultCode(self._fault).name if self._fault else "not homed"
@@ -160,6 +172,8 @@ class GrblLink(GrblCore):
     async def _still(self, what: str) -> None:
         if self._stream.n_lines:
             raise DeviceError(f"{self._port}: {what} refused: a program is under way")
+        if self._self_held and self._alive and self.report.state in ("Idle", "Hold"):
+            await self._empty()  # a hold of our own: the report may be older than it
         if not await self._until(lambda: self.report.state in ("Idle", "Alarm"), STOP_S):
             raise DeviceError(f"{self._port}: {what} refused: state {self.report.state}")
 
@@ -167,11 +181,12 @@ class GrblLink(GrblCore):
         """Feed hold: at once, or as soon as the axes are seen beyond the track's end."""
         self._hold_pending = not now
         if now:
+            self._self_held = False
             self._write(gp.FEED_HOLD)
 
     def unhold(self) -> None:
         """Cycle start: light and motion go on where they stopped, power growing with speed."""
-        self._hold_pending = False
+        self._hold_pending = self._self_held = False
         self._write(gp.CYCLE_START)
 
     def abort(self) -> None:

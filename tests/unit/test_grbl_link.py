@@ -217,6 +217,66 @@ def test_watchdog_shuts_the_gate_when_the_line_falls_silent(dies):
     assert off_us - at_us <= (105_000 if dies == "link" else 165_000)
 
 
+@pytest.mark.parametrize("after_s", [0.02, 0.5])
+def test_a_gap_in_the_tokens_before_arming_does_no_harm(after_s):
+    bench = Bench()
+
+    async def body():
+        await bench.link.connect()
+        await bench.link.home()
+        bench.alive = False
+        await bench.until(lambda: bench.link._silent)
+        await asyncio.sleep(after_s)
+        with pytest.raises(DeviceError):
+            await bench.link.arm()  # nobody is there to take the hold away
+        bench.alive = True
+        await bench.until(lambda: not bench.link._silent)
+        await bench.link.arm()
+        await bench.build(bead())
+
+    bench.run(body())
+    assert [on for _, on in bench.gate] == [1, 0]
+
+
+def test_a_gap_in_the_tokens_while_arming_is_made_good():
+    bench = Bench()
+    refused = []
+
+    async def body():
+        await bench.link.connect()
+        await bench.link.home()
+        ask = bench.link._stream.ask
+
+        async def gap(text, timeout_s):
+            if text == "M5" and not refused:
+                bench.alive = False
+                await bench.until(lambda: bench.link._silent)
+                bench.alive = True
+                refused.append(text)
+            return await ask(text, timeout_s)
+
+        bench.link._stream.ask = gap
+        await bench.link.arm()
+        await bench.build(bead())
+
+    bench.run(body())
+    assert refused == ["M5"]
+    assert [on for _, on in bench.gate] == [1, 0]
+
+
+def test_a_hold_of_somebody_else_keeps_it_from_arming():
+    bench = Bench()
+
+    async def body():
+        await bench.ready()
+        bench.link.hold(now=True)
+        await bench.until(lambda: bench.link.report.state == "Hold")
+        with pytest.raises(DeviceError, match="arm refused: state Hold"):
+            await bench.link.arm()
+
+    bench.run(body())
+
+
 def test_without_the_device_light_would_go_on():
     """What the watchdog is for: the same controller plays its blocks when the host is gone."""
     bench = Bench()
