@@ -86,6 +86,7 @@ PACKAGES = [
     "configs",
     "controller",
     "controller.api",
+    "controller.commissioning",
     "controller.export",
     "controller.geometry",
     "controller.machine",

@@ -38,7 +38,10 @@ def calibrate(
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default run/<cell>.")] = None,
     json: Json = False,
 ) -> None:
-    """Take readings, work out the values, keep them signed and dated; list: what is due."""
+    """Measure a cell.
+
+    Takes readings, works out the values, keeps them signed and dated; list: what is due.
+    """
     words.seed(seed)
     if kind == "list":
         _list(cell, json)
@@ -123,7 +126,10 @@ def maintenance(
     notes: Notes = "",
     json: Json = False,
 ) -> None:
-    """Note what was done to the cell: calibrations that it touches are void."""
+    """Note what was done to a cell.
+
+    Calibrations that it touches are void.
+    """
     from controller.commissioning import work
     from controller.commissioning.kinds import KINDS, MAINTENANCE
     from controller.commissioning.store import Store, now_s

@@ -269,7 +269,7 @@ def probe(
     json: Json = False,
 ) -> None:
     """Connect to every device and read it once: what answers, with which values."""
-    from controller.terminal import number, print_json, print_table, reading_line
+    from controller.terminal import number, paint, print_json, print_table, reading_line
 
     if not (math.isfinite(seconds) and 0.0 < seconds <= 3600.0):
         raise ConfigError(f"--seconds {seconds:g}: must be above 0 and at most 3600")
@@ -279,7 +279,11 @@ def probe(
         print_json({"cell": cell, "devices": found})
     else:
         rows = [
-            [d["role"], number(d["answers"]), d["error"] or reading_line(d["reading"])]
+            [
+                d["role"],
+                paint(number(d["answers"]), "good" if d["answers"] else "bad"),
+                d["error"] or reading_line(d["reading"]),
+            ]
             for d in found
         ]
         print_table(f"cell {cell}", ["role", "answers", "reading"], rows, text_last=True)
@@ -314,6 +318,44 @@ def watch(
     found = _with_devices(cell, simulator, 3.0, rounds, None if json else show)
     if json:
         print_json({"cell": cell, "rounds": found})
+
+
+@devices.command("test")
+def prove(
+    cell: CellName = "sim",
+    simulator: Simulator = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="How often to read.")] = 20,
+    json: Json = False,
+) -> None:
+    """Read every device many times: all must answer, every value be within the cell's limits.
+
+    Sets nothing. What is set and measured belongs to lmd calibrate.
+    """
+    from controller.device_limits import summary
+    from controller.terminal import paint, print_json, print_table
+
+    if not 2 <= rounds <= 1000:
+        raise ConfigError(f"--rounds {rounds}: must be 2 to 1000")
+    _, config = _load_cell(cell)
+    found = summary(config, _with_devices(cell, simulator, 3.0, rounds))
+    failed = [d["role"] for d in found if not d["passed"]]
+    if json:
+        print_json({"cell": config.name, "passed": not failed, "devices": found})
+    else:
+        rows = []
+        for d in found:
+            said = "; ".join([*d["errors"], *d["odd"]])
+            text = paint("ok", "good") if d["passed"] else paint(said, "bad")
+            rows.append([d["role"], f"{d['answered']} of {d['asked']}", text])
+        print_table(f"cell {config.name}", ["role", "answered", "result"], rows, text_last=True)
+    if failed:
+        raise NotPassed(f"{', '.join(failed)}: failed ({len(failed)} of {len(found)} devices)")
+
+
+class NotPassed(ConfigError):
+    """A device failed its test."""
+
+    exit_code = 4
 
 
 def _with_devices(

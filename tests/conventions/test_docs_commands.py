@@ -75,6 +75,7 @@ def test_every_command_of_a_sh_block_works(tmp_path):
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "LMD_CALIBRATIONS": str(tmp_path / "calibrations"),
     }
     failed = []
     for command, path in _all("sh", "lmd "):
@@ -93,7 +94,7 @@ def test_every_command_of_a_sh_block_works(tmp_path):
 def test_words_of_a_console_block_exist(command, capsys):
     """These need files of the reader's own, or do not end: their verbs and options are checked."""
     words = shlex.split(command)[1:]
-    verb = words[:2] if words[0] in ("devices", "record") else words[:1]
+    verb = words[:2] if words[0] in ("devices", "record", "cell") else words[:1]
     assert _run([*verb, "--help"]) == 0
     known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
     options = [w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)]
