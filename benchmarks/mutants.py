@@ -41,7 +41,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 TESTS = (
     "test_states.py", "test_preflight.py", "test_executor.py", "test_executor_holds.py",
-    "test_outputs.py", "test_cell_links.py",
+    "test_outputs.py", "test_cell_links.py", "test_guards.py",
 )  # fmt: skip
 STEPS = {"must", "attempt", "require", "to", "_to_link", "submit", "_not_busy", "to_waste", "_hold",
          "_source_off", "_gas_flows", "_switch_off", "_abort", "_stop"}  # fmt: skip
