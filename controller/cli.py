@@ -266,12 +266,15 @@ def _add_groups() -> None:
     from controller.cli_export import export
     from controller.cli_inject import inject
     from controller.cli_record import record, resume
+    from controller.cli_supervise import approve, why
 
+    app.command()(approve)
     app.command()(export)
     app.command()(inject)
     app.command()(resume)
     app.command()(serve)
     app.command()(sim)
+    app.command()(why)
     app.command()(calibrate)
     app.command()(maintenance)
     app.add_typer(cell_app, name="cell")

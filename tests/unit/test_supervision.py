@@ -1,7 +1,9 @@
 """Unit modes, sequences beside a build, test emissions, and their commands with roles."""
 
 import asyncio
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -416,3 +418,16 @@ async def test_why_not_names_the_link_nearest_to_the_hardware(bench):
     told = await call(Caller("observer", ""), {})
     assert (told["may_fire"], told["first"]) == (False, "safety")
     assert len(told["chain"]) == 17
+
+
+def test_reference_page_names_every_command_with_its_least_role():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text("utf-8")
+    told = {}
+    for names, role in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w+) \|", page, re.MULTILINE):
+        told.update(dict.fromkeys(re.findall(r"\w+", names), role))
+
+    async def main():
+        table = commands_of(Bench()).methods()
+        assert told == {name: role for name, (role, _) in table.items()}
+
+    run_virtual(main)
