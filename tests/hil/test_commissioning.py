@@ -153,7 +153,7 @@ def test_production_start_is_refused_by_name_until_all_is_calibrated(tmp_path, o
 
 
 @pytest.mark.slow
-def test_devices_are_not_told_anything_by_those_who_may_not_or_while_building():
+def test_devices_are_not_told_what_is_not_listed_or_by_those_who_may_not():
     with desk_of(1, None) as desk:
         run_dir = Path(desk.client._dir)
         with Client(run_dir, role="operator", name="op") as operator:
@@ -162,7 +162,7 @@ def test_devices_are_not_told_anything_by_those_who_may_not_or_while_building():
             assert operator.call("device_read", device="gas")["age_s"] < 1.0
         for wrong in (
             {"device": "laser", "call": "emission_enable", "args": []},
-            {"device": "powder", "call": "set_flow", "args": [0, float("1e400")]},
+            {"device": "powder", "call": "set_flow", "args": [0, 1e9]},
             {"device": "powder", "call": "set_flow", "args": [True, 1.0]},
             {"device": "powder", "call": "set_flow", "args": [0]},
             {"device": "powder", "call": "set_flow", "args": [7, 1.0]},
