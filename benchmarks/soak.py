@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fault_campaign, input_campaign, long_stream, modbus_campaign, mutants
+from benchmarks import (
+    devices_load,
+    fault_campaign,
+    input_campaign,
+    long_stream,
+    modbus_campaign,
+    mutants,
+)
 from benchmarks.__main__ import HERE, show
 from controller.errors import LmdError
 from tests.hil import oracle
@@ -252,6 +259,7 @@ CAMPAIGNS = {
     "kills": kills,
     "modbus": modbus_campaign.campaign,
     "inputs": input_campaign.campaign,
+    "devices": devices_load.campaign,
 }
 
 
