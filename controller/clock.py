@@ -487,6 +487,11 @@ def wall_s() -> float:
     return time.monotonic()
 
 
+def date_s() -> float:
+    """Seconds of the date's clock, which may jump: to be compared, never waited by."""
+    return time.time()
+
+
 def wall_pause(seconds: float) -> None:
     """Let wall time pass: for clients that wait on a process, never in the control path."""
     time.sleep(seconds)

@@ -22,13 +22,23 @@ from controller import __version__
 from controller.api.commands import Commands
 from controller.api.protocol import VERSION
 from controller.api.server import ApiServer, write_private
-from controller.clock import Clock, NullTime, RealLoop, VirtualLoop, WireTime, wall_iso, wall_s
+from controller.clock import (
+    Clock,
+    NullTime,
+    RealLoop,
+    VirtualLoop,
+    WireTime,
+    date_s,
+    wall_iso,
+    wall_s,
+)
 from controller.commissioning.store import Store, blockers, header_entry, now_s
 from controller.config import Cell, find_file, load_cell
 from controller.errors import ConfigError
 from controller.machine import approval
 from controller.machine.audit import open_audit
 from controller.machine.cell import CHANNELS, CellDevices, fitted, make_link, ports_of
+from controller.machine.clock_watch import ClockWatch
 from controller.machine.executor import Executor
 from controller.machine.job import Job, make_job, text_hash
 from controller.machine.states import UnitMode
@@ -220,6 +230,8 @@ def bench_of(settings: ServeSettings) -> Bench | None:
 def supervise(commands: Commands, settings: ServeSettings, cell: Cell, loop: Any) -> None:
     """Audit trail, approved set, and the simulator's control channel."""
     ex, store = commands.ex, Store.of(cell)
+    if not loop.virtual:
+        ex.on_tick.append(ClockWatch(date_s, wall_s, ex.emit).tick)
     commands.audit = open_audit(settings.run_dir / "audit.log", cell.name)
 
     def calibrations() -> dict[str, str]:
