@@ -311,19 +311,21 @@ class Executor:
         self, record_folder: Path | None, mode: UnitMode | None = None
     ) -> tuple[Blocker, ...]:
         """Preflight: every reason against a start now."""
+        asked = mode or self.mode
         purpose = "" if self.job is None else str(self.job.plan.meta.get("purpose", ""))
-        return preflight(
+        found = preflight(
             self.snapshot,
             self.limits,
             self.cell,
             self.cell_hash,
             self.job,
-            mode or self.mode,
+            asked,
             self.link.abilities,
             link_ready=self.link_ready and not link_stale(self.snapshot),
             free_bytes=None if record_folder is None else free_bytes(record_folder),
             present_alarms=tuple(a.alarm.name for a in self.alarms.present()),
-        ) + self.calibrations(mode or self.mode, purpose) + self.modes.blockers(mode or self.mode)
+        )
+        return found + self.calibrations(asked, purpose) + self.modes.blockers(asked)
 
     def start(
         self,
