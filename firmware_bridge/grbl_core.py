@@ -13,6 +13,7 @@ from firmware_bridge.grbl_program import GrblProgram
 from firmware_bridge.grbl_settings import GrblSettings, differences, home_mpos_mm
 from firmware_bridge.grbl_status import StatusMaker
 from firmware_bridge.grbl_stream import LineReader, Stream
+from firmware_bridge.link_base import TOKEN_LIFE_US, LinkBase
 from firmware_bridge.link_types import (
     EventCode,
     FaultCode,
@@ -21,38 +22,26 @@ from firmware_bridge.link_types import (
     LinkSettings,
     LinkState,
     LinkStats,
-    MotionStatus,
 )
 from firmware_bridge.transport import Port, Wire
 
-TOKEN_LIFE_US = 60_000
 AHEAD_US = 1_500_000  # of plan time that is given to the controller; longer lines go whole
 HANDSHAKE_S = 0.3
 ANSWER_S = 1.0
 STOP_S = 2.0  # from hold to standstill: 0.1 s of prepared steps, then the axes' deceleration
 
 
-class GrblCore:
+class GrblCore(LinkBase):
     """Connection and state of one controller."""
 
     def __init__(self, port: Port, settings: LinkSettings, own: GrblSettings | None = None) -> None:
-        self._port = port
-        self._settings = settings
+        super().__init__(port, settings)
         self._own = own or GrblSettings()
-        self.identity: LinkIdentity | None = None
         self.build = gp.BuildInfo()
         self.values: dict[int, str] = {}  # settings as told
         self.report = gp.Report()
-        self.status: MotionStatus | None = None
-        self.stats = LinkStats()
-        self.failure = ""
-        self.refusal = ""
-        self.on_event: Callable[[LinkEvent], None] | None = None
-        self.on_lost: Callable[[str], None] | None = None
-        self.on_status: Callable[[MotionStatus], None] | None = None
         self.program: GrblProgram | None = None
         self._wire: Wire | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._forget()
 
@@ -71,6 +60,9 @@ class GrblCore:
         self._next = 0
         self._hold_pending = False
         self._homing = False
+        self._jog_speeds: list[float] = []
+        self._jog_until_us = 0  # that the ways given so far last
+        self._probe_stop: asyncio.Future[None] | None = None  # done: a probe is to be left
         self._banner: asyncio.Future[None] | None = None
         self._alarm = 0
         self._asked_us = -1
@@ -154,21 +146,6 @@ class GrblCore:
         if self._banner is not None and not self._banner.done():
             self._banner.set_exception(TransportError("the motion link was closed"))
 
-    def _wire_lost(self, cause: Exception | None) -> None:
-        self._fail(f"{self._port}: connection lost" + (f" ({cause})" if cause else ""))
-
-    def _fail(self, reason: str) -> None:
-        if self.failure:
-            return
-        self.failure = reason
-        self.close()
-        if self.on_lost is not None:
-            self.on_lost(reason)
-
-    def _now_us(self) -> int:
-        assert self._loop is not None
-        return round(self._loop.time() * 1e6)
-
     def _write(self, data: bytes) -> None:
         if self._wire is None or not self._wire.is_open:
             raise TransportError(self.failure or f"{self._port}: not connected")
@@ -193,7 +170,7 @@ class GrblCore:
 
     def token(self) -> None:
         """The supervisor is alive; lines and polls go out for 60 ms more."""
-        self._token_us = self._now_us()
+        super().token()
         self._silent = False
 
     def stop_beating(self) -> None:
@@ -205,7 +182,16 @@ class GrblCore:
     def _fall_silent(self) -> None:
         """The hold is the last byte: the outside watchdog counts from here on."""
         self._silent = self._self_held = True
+        self._hold_now()
+
+    def _hold_now(self) -> None:
+        """Feed hold; a jog ends, a probe is left."""
+        if self.report.state == "Jog" or self._jog_until_us > self._now_us():
+            self._jog_until_us = 0
+            self._write(gp.JOG_CANCEL)
         self._write(gp.FEED_HOLD)
+        if self._probe_stop is not None and not self._probe_stop.done():
+            self._probe_stop.set_result(None)
 
     @property
     def _alive(self) -> bool:
@@ -321,6 +307,10 @@ class GrblCore:
         if item is None or not error:
             return
         self.stats.refused += 1
+        if item.text.startswith("$J="):
+            self._jog_until_us = 0
+            self.refusal = f"{self._port}: JOG refused: {item.text!r}: {gp.error_text(error)}"
+            self._tell(EventCode.REFUSED, error)
         if item.line >= 0 and self._streaming:  # those behind it get the same error
             self._streaming = False
             self.refusal = (

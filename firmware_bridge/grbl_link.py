@@ -9,6 +9,8 @@ once ``token()`` is older than 60 ms (an outside watchdog on the gate then sees 
 and without such a watchdog no line that brings light is sent at all.
 """
 
+import asyncio
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,10 +19,14 @@ from firmware_bridge import grbl_protocol as gp
 from firmware_bridge.errors import DeviceError, ProtocolError, TransportError
 from firmware_bridge.grbl_core import AHEAD_US, ANSWER_S, STOP_S, GrblCore
 from firmware_bridge.grbl_program import GrblProgram
+from firmware_bridge.link_base import PROBE_S
 from firmware_bridge.link_types import Abilities, EventCode, FaultCode, ProgramLine
 from firmware_bridge.segments import SEGMENT, ticks_of
 
 ORIGIN_TOLERANCE_MM = 0.0015  # positions are told in 0.001 mm
+JOG_LIFE_US = 100_000  # that axes go on without another call
+LEAST_JOG_S = 0.01
+AXES = "XYZABC"
 
 ABILITIES = Abilities(
     dead_man=False,
@@ -51,6 +57,9 @@ LACKS = {
 }
 
 
+WHY_NOT = {"trim": "no_trim", "power_law": "linear_power"}
+
+
 class GrblLink(GrblCore):
     """A grblHAL controller at the end of a wire; the same methods as MotionLink.
 
@@ -60,6 +69,7 @@ class GrblLink(GrblCore):
 
     abilities = ABILITIES
     lacks = LACKS
+    why_not = WHY_NOT
 
     # --- commands ----------------------------------------------------------------------
 
@@ -141,33 +151,81 @@ class GrblLink(GrblCore):
         if self.status is not None:
             self._make_status()
 
-    async def jog(self, axis: str, distance_mm: float, speed_mm_s: float) -> None:
-        """Start a jog of one axis by a distance; ``jog_cancel`` ends it."""
-        await self._stream.ask(
-            f"$J=G91G21{axis}{distance_mm:.3f}F{speed_mm_s * 60.0:.1f}", ANSWER_S
-        )
+    def jog(self, speeds_mm_s: Sequence[float]) -> None:
+        """As MotionLink.jog: call it each 40 ms; without calls the axes stop by themselves.
 
-    def jog_cancel(self) -> None:
-        """End a jog: the axes decelerate, what is queued is dropped."""
-        self._write(gp.JOG_CANCEL)
+        The controller jogs by ways, so it is given those of the next 100 ms. Other speeds end
+        the jog first, and the next call goes on once the axes stand. A way that would end
+        beyond the travel is refused whole, as ``refusal`` says.
+        """
+        speeds = self._checked_speeds(speeds_mm_s)
+        if not self._alive:
+            return
+        now = self._now_us()
+        if self.report.state == "Jog" or self._jog_until_us > now:
+            if speeds != self._jog_speeds:
+                self._jog_speeds, self._jog_until_us = [], 0
+                self._write(gp.JOG_CANCEL)
+                return
+        elif self.report.state != "Idle" or self._stream.n_lines:
+            self.refusal = f"{self._port}: JOG refused: state {self.report.state}"
+            return
+        if not any(speeds):
+            return
+        begin_us = max(now, self._jog_until_us)
+        share_s = (now + JOG_LIFE_US - begin_us) * 1e-6
+        ways = "".join(
+            f"{letter}{v * share_s:.3f}" for letter, v in zip(AXES, speeds, strict=False) if v
+        )
+        line = f"$J=G91G21{ways}F{math.hypot(*speeds) * 60.0:.1f}"
+        if share_s < LEAST_JOG_S or not self._stream.room(line):
+            return
+        self._jog_speeds, self._jog_until_us = speeds, now + JOG_LIFE_US
+        self._write(self._stream.put(line))
 
     async def probe(
-        self, axis: str, distance_mm: float, speed_mm_s: float, timeout_s: float = 60.0
-    ) -> tuple[tuple[float, ...], bool]:
-        """G38.2: move until the probe touches; place from home in mm, and whether it touched."""
+        self, axis: int, target_mm: float, speed_mm_s: float, timeout_s: float = PROBE_S
+    ) -> float:
+        """As MotionLink.probe, by G38.3: a miss is no alarm."""
+        self._check_axis(axis)
         await self._still("probe")
-        self._alarm = 0
-        line = f"G91G38.2{axis}{distance_mm:.3f}F{speed_mm_s * 60.0:.1f}"
-        told = await self._stream.ask(line, timeout_s)
-        if not self._alarm:
-            await self._stream.ask("G90", ANSWER_S)
-        for text in told:
-            found = gp.read_probe(text)
-            if found is not None:
-                home = self._maker.home_mpos_mm
-                place = tuple(p - h for p, h in zip(found[0], home, strict=False))
-                return place, found[1] and not self._alarm
-        raise DeviceError(f"{self._port}: probe told no result: {gp.alarm_text(self._alarm)}")
+        older = self.status
+        await self._until(lambda: self.status is not older, ANSWER_S)  # where it is now
+        if self._alarm or not self._maker.homed:
+            why = gp.alarm_text(self._alarm) if self._alarm else "not homed"
+            raise DeviceError(f"{self._port}: PROBE refused: {why}")
+        home_mm = self._maker.home_mpos_mm[axis]
+        way_mm = target_mm - (self.report.machine_mm[axis] - home_mm)
+        line = f"G91G38.3{AXES[axis]}{way_mm:.3f}F{abs(speed_mm_s) * 60.0:.1f}"
+        assert self._loop is not None
+        ended = self._probe_stop = self._loop.create_future()
+        asked = asyncio.ensure_future(self._stream.ask(line, timeout_s))
+        try:
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done() or self.report.state == "Hold":
+                await self._empty()  # of what a hold broke off nothing may go on
+                raise self._probe_ended(axis)
+            told = asked.result()
+        except DeviceError:
+            if self._fault == FaultCode.HOST_ABORT:
+                raise self._probe_ended(axis) from None
+            if asked.done() and self.report.state == "Run":
+                await self._empty()
+                raise self._probe_late(timeout_s) from None
+            raise
+        finally:
+            self._probe_stop = None
+            asked.cancel()
+        if self._alarm:
+            raise DeviceError(f"{self._port}: PROBE refused: {gp.alarm_text(self._alarm)}")
+        await self._stream.ask("G90", ANSWER_S)
+        found = next((p for p in map(gp.read_probe, told) if p is not None), None)
+        if found is None:
+            raise DeviceError(f"{self._port}: the controller told no probe result")
+        place_mm, touched = found
+        if not touched:
+            raise self._not_touched(axis, target_mm)
+        return place_mm[axis] - home_mm
 
     async def _still(self, what: str) -> None:
         if self._stream.n_lines:
@@ -182,7 +240,7 @@ class GrblLink(GrblCore):
         self._hold_pending = not now
         if now:
             self._self_held = False
-            self._write(gp.FEED_HOLD)
+            self._hold_now()
 
     def unhold(self) -> None:
         """Cycle start: light and motion go on where they stopped, power growing with speed."""
@@ -194,10 +252,6 @@ class GrblLink(GrblCore):
         self._streaming = self._armed = False
         self._set_fault(FaultCode.HOST_ABORT)
         self._write(gp.SOFT_RESET)
-
-    def door(self) -> None:
-        """As if the safety door were opened: hold, then spindle off at standstill."""
-        self._write(gp.SAFETY_DOOR)
 
     def override(self, scale: float) -> None:
         """Feed override in whole percent, 10 to 200; below that a hold at once."""
@@ -213,9 +267,9 @@ class GrblLink(GrblCore):
         self._write(gp.FEED_100 + coarse * tens + fine * ones)
 
     def trim(self, factor: float) -> None:
-        """Only 1 can be given. Raises DeviceError for any other factor."""
+        """Only 1 can be given; any other factor is refused and stays in ``refusal``."""
         if factor != 1.0:
-            raise DeviceError(f"{self._port}: TRIM {factor:g} refused: grblHAL cannot trim power")
+            self.refusal = f"{self._cannot('trim')}: factor {factor:g}"
 
     # --- the program -------------------------------------------------------------------
 

@@ -513,7 +513,7 @@ class Child:
         elif name in _AWAITED:
             self._tasks = [t for t in self._tasks if not t.done()]
             self._tasks.append(asyncio.ensure_future(self._await(call)))
-        elif name in _PLAIN:
+        elif name in _PLAIN and hasattr(self._link, name):  # layers: of one link only
             try:
                 getattr(self._link, name)(*call["args"], **call["kwargs"])
             except BridgeError as exc:

@@ -3,7 +3,7 @@
 import math
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -359,4 +359,26 @@ class Link(Protocol):
 
     def trim(self, factor: float) -> None:
         """Power as a factor of the plan's."""
+        ...
+
+    async def power_law(self, number: int, points: Sequence[tuple[float, float]]) -> None:
+        """As MotionLink.power_law. Raises DeviceError where the link cannot."""
+        ...
+
+    def jog(self, speeds_mm_s: Sequence[float]) -> None:
+        """Axes go at these speeds (degree/s where they turn) for 100 ms; all 0 ends it at once.
+
+        To be called each 40 ms. What a link cannot stays in ``refusal``, with the name of the
+        sentence in ``lacks``.
+        """
+        ...
+
+    async def probe(
+        self, axis: int, target_mm: float, speed_mm_s: float, timeout_s: float = 120.0
+    ) -> float:
+        """Go until the probe closes, ``target_mm`` at most; the place of the edge.
+
+        Both in mm from the axis' home switch. Raises DeviceError: found nothing, refused, ended
+        by a stop or a fault, not done in time.
+        """
         ...

@@ -7,11 +7,12 @@ streaming: motion_link_stream.py.
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from firmware_bridge import framing
 from firmware_bridge.errors import DeviceError, ProtocolError, TransportError
 from firmware_bridge.framing import T, encode
+from firmware_bridge.link_base import PROBE_S
 from firmware_bridge.link_types import (
     N_AXES,
     SEGMENT_LINK,
@@ -20,16 +21,12 @@ from firmware_bridge.link_types import (
     FaultCode,
     LinkEvent,
     LinkIdentity,
-    LinkSettings,
     LinkState,
     MotionStatus,
     ProbeOutcome,
 )
 from firmware_bridge.motion_link_session import BEAT_US
 from firmware_bridge.motion_link_stream import StreamingLink
-from firmware_bridge.transport import Port
-
-PROBE_S = 120.0
 
 
 class MotionLink(StreamingLink):
@@ -42,11 +39,6 @@ class MotionLink(StreamingLink):
 
     abilities = SEGMENT_LINK
     lacks: Mapping[str, str] = {}
-
-    def __init__(self, port: Port, settings: LinkSettings) -> None:
-        super().__init__(port, settings)
-        self.on_event: Callable[[LinkEvent], None] | None = None
-        self.on_status: Callable[[MotionStatus], None] | None = None
 
     def _forget(self) -> None:
         super()._forget()
@@ -149,10 +141,9 @@ class MotionLink(StreamingLink):
         beat, so nothing is sent without the supervisor's token. Axes not given stand still. A
         refusal comes as an event and stays in ``refusal``.
         """
-        if len(speeds_mm_s) > len(self._settings.axes):
-            raise ProtocolError(f"{len(speeds_mm_s)} speeds for {len(self._settings.axes)} axes")
+        speeds = self._checked_speeds(speeds_mm_s)
         if self._may_beat(self._now_us()):
-            steps = [_step_s(a, v) for a, v in zip(self._settings.axes, speeds_mm_s, strict=False)]
+            steps = [_step_s(a, v) for a, v in zip(self._settings.axes, speeds, strict=True)]
             steps += [0] * (N_AXES - len(steps))
             payload = self._beat_payload() + self._go() + struct.pack("<6i", *steps)
             self._write(encode(T.JOG, 0, payload))
@@ -166,8 +157,7 @@ class MotionLink(StreamingLink):
         input never closed, refused, ended by a stop or a fault, not done in time.
         """
         assert self._loop is not None
-        if not 0 <= axis < len(self._settings.axes):
-            raise ProtocolError(f"axis {axis} is not in 0..{len(self._settings.axes) - 1}")
+        self._check_axis(axis)
         own = self._settings.axes[axis]
         target = round(target_mm * own.steps_per_mm)
         payload = self._go() + struct.pack("<B3xiI", axis, target, abs(_step_s(own, speed_mm_s)))
@@ -177,15 +167,13 @@ class MotionLink(StreamingLink):
             outcome, steps = await asyncio.wait_for(done, timeout_s)
         except TimeoutError:
             self._send_urgent(T.HOLD_NOW)
-            raise DeviceError(f"{self._port}: probing took longer than {timeout_s:g} s") from None
+            raise self._probe_late(timeout_s) from None
         finally:
             self._probing = None
         if outcome == ProbeOutcome.MISSED:
-            raise DeviceError(
-                f"{self._port}: probe of axis {axis} found nothing up to {target_mm:g} mm"
-            )
+            raise self._not_touched(axis, target_mm)
         if outcome != ProbeOutcome.FOUND:
-            raise DeviceError(f"{self._port}: probe of axis {axis} was ended by a stop or a fault")
+            raise self._probe_ended(axis)
         return steps / own.steps_per_mm
 
     # --- receiving ---------------------------------------------------------------------

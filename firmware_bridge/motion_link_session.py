@@ -8,17 +8,17 @@ beats stop. An unanswered stop stops the beats as well.
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from firmware_bridge import framing
 from firmware_bridge.errors import DeviceError, ProtocolError, TransportError
 from firmware_bridge.framing import Decoder, Refusal, T, encode
+from firmware_bridge.link_base import TOKEN_LIFE_US, LinkBase
 from firmware_bridge.link_types import LinkIdentity, LinkSettings, LinkStats, rtt_class
 from firmware_bridge.motion_link_clock import OffsetBounds
 from firmware_bridge.transport import Port, Wire
 
 BEAT_US = 20_000
-TOKEN_LIFE_US = 60_000
 CLOCK_TICKS = 50  # beat ticks from one HELLO to the next: 1 s
 RESEND_US = 20_000
 URGENT_REPEAT_S = 0.004
@@ -41,7 +41,7 @@ def _before(a: int, b: int) -> bool:
     return 0 < ((b - a) & _U32) < 0x80000000
 
 
-class LinkSession:
+class LinkSession(LinkBase):
     """Handshake, beats and the two kinds of frames that must arrive.
 
     ``restarted`` says of the last ``connect``: None the first of this object, False the device
@@ -49,17 +49,10 @@ class LinkSession:
     """
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
-        self._port = port
-        self._settings = settings
+        super().__init__(port, settings)
         self._config_hash = settings.config_hash()
-        self.identity: LinkIdentity | None = None
         self.restarted: bool | None = None
-        self.stats = LinkStats()
-        self.failure = ""
-        self.refusal = ""
-        self.on_lost: Callable[[str], None] | None = None
         self._wire: Wire | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._urgent_timer: asyncio.TimerHandle | None = None
         self._forget()
@@ -186,17 +179,6 @@ class LinkSession:
             self._wire = None
         self._fail_waiting("the motion link was closed")
 
-    def _wire_lost(self, cause: Exception | None) -> None:
-        self._fail(f"{self._port}: connection lost" + (f" ({cause})" if cause else ""))
-
-    def _fail(self, reason: str) -> None:
-        if self.failure:
-            return
-        self.failure = reason
-        self.close()
-        if self.on_lost is not None:
-            self.on_lost(reason)
-
     def _fail_waiting(self, reason: str) -> None:
         waiting: list[asyncio.Future] = [*self._waiting.values()]
         waiting += [f for _, f in self._urgent_waiting]
@@ -208,10 +190,6 @@ class LinkSession:
             if not future.done():
                 future.set_exception(TransportError(reason))
 
-    def _now_us(self) -> int:
-        assert self._loop is not None
-        return round(self._loop.time() * 1e6)
-
     def _write(self, data: bytes) -> None:
         if self._wire is None or not self._wire.is_open:
             raise TransportError(self.failure or f"{self._port}: not connected")
@@ -219,10 +197,6 @@ class LinkSession:
         self._wire.write(data)
 
     # --- beat and time-outs ------------------------------------------------------------
-
-    def token(self) -> None:
-        """The supervisor is alive; beats go out for 60 ms more."""
-        self._token_us = self._now_us()
 
     def stop_beating(self) -> None:
         """No beat any more: the controller shuts the gate at its time-out."""

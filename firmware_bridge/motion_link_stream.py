@@ -23,7 +23,6 @@ class StreamingLink(LinkSession):
 
     def __init__(self, port: Port, settings: LinkSettings) -> None:
         super().__init__(port, settings)
-        self.status: MotionStatus | None = None
         self._segments = memoryview(b"")
         self._ends_us = np.zeros(1, np.int64)  # planned time before segment i, (n+1,)
         self._n = 0

@@ -19,18 +19,16 @@ from firmware_bridge.handshake import (
     Told,
     WordServer,
 )
+from firmware_bridge.link_base import TOKEN_LIFE_US, LinkBase
 from firmware_bridge.link_types import (
-    LinkEvent,
     LinkIdentity,
     LinkSettings,
     LinkStats,
-    MotionStatus,
 )
 from firmware_bridge.supervised_program import ProgramPlace
 from firmware_bridge.supervised_status import StatusMaker
 from firmware_bridge.transport import Port, SerialPort
 
-TOKEN_LIFE_US = 60_000
 TRIM_LIFE_US = 100_000
 ANSWER_S = 1.0
 EARLIEST_TIMEOUT_MS, LATEST_TIMEOUT_MS = 50, 150
@@ -38,7 +36,7 @@ EARLIEST_TIMEOUT_MS, LATEST_TIMEOUT_MS = 50, 150
 _MOVING = (ControlState.RUNNING, ControlState.WAITING, ControlState.HOLDING)
 
 
-class WordCycle:
+class WordCycle(LinkBase):
     """A control at the end of a wire, as far as words go; parameters: ``SupervisedLink``."""
 
     def __init__(
@@ -51,8 +49,7 @@ class WordCycle:
         rated_power_w: float = 0.0,
         words: WordServer | None = None,
     ) -> None:
-        self._port = port
-        self._settings = settings
+        super().__init__(port, settings)
         self._hand = Handshake(map_name)
         rtu = self._hand.map.framing == "rtu" or (
             self._hand.map.framing == "port" and isinstance(port, SerialPort)
@@ -61,19 +58,10 @@ class WordCycle:
         scales = [a.steps_per_mm for a in settings.axes]
         missing = [0.0] * (len(scales) - len(zero))
         self._n_axes = len(scales)
-        self.identity: LinkIdentity | None = None
-        self.status: MotionStatus | None = None
-        self.stats = LinkStats()
-        self.failure = ""
-        self.refusal = ""
-        self.on_event: Callable[[LinkEvent], None] | None = None
-        self.on_lost: Callable[[str], None] | None = None
-        self.on_status: Callable[[MotionStatus], None] | None = None
         self.auto_release = True
         self.rated_power_w = rated_power_w
         self._track_power_w: list[float] = []
         self._maker = StatusMaker(self._hand.axes, scales, [*zero, *missing])
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._place = ProgramPlace()
@@ -163,22 +151,6 @@ class WordCycle:
                 task.cancel()
         self._task = self._storing = None
         self._server.close()
-
-    def _fail(self, reason: str) -> None:
-        if self.failure:
-            return
-        self.failure = reason
-        self.close()
-        if self.on_lost is not None:
-            self.on_lost(reason)
-
-    def _now_us(self) -> int:
-        assert self._loop is not None
-        return round(self._loop.time() * 1e6)
-
-    def token(self) -> None:
-        """The supervisor is alive; the heartbeat counts for 60 ms more."""
-        self._token_us = self._now_us()
 
     def stop_beating(self) -> None:
         """No heartbeat any more, and the permit withdrawn with the next words, now."""

@@ -25,7 +25,7 @@ from firmware_bridge.handshake import (
 from firmware_bridge.segments import ticks_of
 from firmware_bridge.supervised_cycle import WordCycle, look_at
 from firmware_bridge.supervised_program import ProgramPlace, program_id
-from firmware_bridge.supervised_status import LACKS, SUPERVISED
+from firmware_bridge.supervised_status import LACKS, SUPERVISED, WHY_NOT
 
 STORE_S = 120.0
 READ_S = 10.0  # that a control may take to read what was stored
@@ -51,6 +51,7 @@ class SupervisedLink(WordCycle):
 
     abilities = SUPERVISED
     lacks = LACKS
+    why_not = WHY_NOT
 
     # --- commands ---------------------------------------------------------------------
 

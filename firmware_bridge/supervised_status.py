@@ -42,6 +42,8 @@ LACKS = {
     "no_jog_no_probe": "axes are moved by hand and probed at the machine's own panel",
 }
 
+WHY_NOT = {"jog": "no_jog_no_probe", "probe": "no_jog_no_probe", "power_law": "power_by_track"}
+
 _STATES = {
     ControlState.NOT_READY: LinkState.IDLE,
     ControlState.READY: LinkState.IDLE,

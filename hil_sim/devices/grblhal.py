@@ -181,6 +181,7 @@ class GrblHal(Board):
                         raise GcodeError(15)
             self.planner.line(self._steps(action.target_mm), action.feed_mm_s,
                               no_override=True)  # fmt: skip
+            self.parser.position_mm = action.target_mm  # the next one may follow while it moves
             self._jogging = True
             self._cycle_start()
         elif word in ("$$", "$I", "$I+", "$#", "$G"):

@@ -271,8 +271,8 @@ def test_override_and_jog_bytes():
         link.override(0.87)  # 100, then 10 down, then 3 times 1 down
         link.override(1.0)
         link.override(0.05)  # below what the controller can: a hold
-        await link.jog("X", -12.5, 20.0)
-        link.jog_cancel()
+        link.jog([-20.0, 10.0])
+        link.jog([0.0])
         return link
 
     converse(
@@ -281,7 +281,7 @@ def test_override_and_jog_bytes():
 > \90\92\94\94\94
 > \90
 > \82
-> $J=G91G21X-12.500F1200.0\n
+> $J=G91G21X-2.000Y1.000F1341.6\n
 < ok\r\n
 > \85
 """,
@@ -291,18 +291,20 @@ def test_override_and_jog_bytes():
 
 def test_probe_tells_place_and_contact():
     async def body(link, port):
-        return await link.probe("Z", -5.0, 1.0)
+        return await link.probe(2, 0.5, 1.0)
 
     script = (
         CONNECTED
         + r"""
-> G91G38.2Z-5.000F60.0\n
+> \80
+< <Idle|MPos:10.000,20.000,5.500|Bf:100,1023|FS:0,0>\r\n
+> G91G38.3Z-5.000F60.0\n
 < [PRB:10.000,20.000,3.215:1]\r\nok\r\n
 > G90\n
 < ok\r\n
 """
     )
-    assert converse(script, body) == ((10.0, 20.0, 3.215), True)
+    assert converse(script, body) == 3.215
 
 
 def test_nothing_that_brings_light_goes_out_without_a_watchdog():

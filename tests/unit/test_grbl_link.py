@@ -398,26 +398,70 @@ def test_feed_override_keeps_energy_per_length():
     assert bench.cell.world.energy_j == pytest.approx(1000.0, rel=0.01)
 
 
-def test_jog_moves_and_is_cancelled():
+async def jogged(bench, speeds, calls):
+    """So many calls, 40 ms apart."""
+    for _ in range(calls):
+        bench.link.jog(speeds)
+        await asyncio.sleep(0.04)
+
+
+def test_jog_goes_while_it_is_called_and_ends_by_itself():
     bench = Bench()
 
     async def body():
         await bench.ready()
-        await bench.link.jog("X", 5.0, 20.0)
-        await asyncio.sleep(0.1)
+        await jogged(bench, [20.0, 0.0, 5.0], 15)
         assert bench.link.status.state == LinkState.JOG
+        await asyncio.sleep(0.3)
+        assert bench.link.status.state == LinkState.IDLE
+        return bench.link.status.position_steps
+
+    x, y, z = bench.run(body())[:3]
+    way_mm = 20.0 * (14 * 0.04 + 0.1)  # to the last call, and what is left of its life
+    assert x == pytest.approx(way_mm * 400, abs=10)
+    assert (y, z) == (0, pytest.approx(x / 4, abs=4))
+
+
+def test_a_jog_of_nothing_ends_it_and_other_speeds_go_on_from_standstill():
+    bench = Bench()
+
+    async def body():
+        await bench.ready()
+        await jogged(bench, [100.0], 10)
+        bench.link.jog([0.0])
+        at = bench.link.status.position_steps[0]
         await bench.until(lambda: bench.link.status.state == LinkState.IDLE)
         there = bench.link.status.position_steps[0]
-        await bench.link.jog("X", 100.0, 20.0)
+        await jogged(bench, [0.0, 20.0], 10)
+        await jogged(bench, [0.0, -20.0], 10)
         await asyncio.sleep(0.3)
-        assert bench.link.status.state == LinkState.JOG
-        bench.link.jog_cancel()
-        await bench.until(lambda: bench.link.status.state == LinkState.IDLE)
-        return there, bench.link.status.position_steps[0]
+        return at, there, bench.link.status.position_steps
 
-    there, then = bench.run(body())
-    assert there == 2000
-    assert 2000 + 400 < then < 2000 + 400 * 12
+    at, there, (x, y, *_) = bench.run(body())
+    # 9 prepared pieces of 10 ms, then v^2 / 2a
+    assert 0 < there - at < 400 * (100 * 0.1 + 2.5)
+    assert x == there
+    assert abs(y) < 400 * 20 * 0.15
+
+
+def test_a_jog_without_a_token_or_in_a_wrong_state_does_nothing():
+    bench = Bench()
+
+    async def body():
+        await bench.ready()
+        bench.alive = False
+        await asyncio.sleep(0.1)
+        bench.link.jog([20.0])
+        await asyncio.sleep(0.1)
+        assert bench.link.status.position_steps[0] == 0
+        with pytest.raises(ProtocolError, match="4 speeds for 3 axes"):
+            bench.link.jog([0.0] * 4)
+        bench.alive = True
+        await asyncio.sleep(0.1)
+        bench.link.jog([20.0])
+        assert "JOG refused: state Hold" in bench.link.refusal
+
+    bench.run(body())
 
 
 def test_a_jog_beyond_the_travel_is_refused():
@@ -425,28 +469,70 @@ def test_a_jog_beyond_the_travel_is_refused():
 
     async def body():
         await bench.ready()
-        with pytest.raises(DeviceError, match="error:15"):
-            await bench.link.jog("X", 500.0, 20.0)
+        bench.link.jog([-20.0])
+        await bench.until(lambda: "JOG refused" in bench.link.refusal)
 
     bench.run(body())
+    assert "error:15" in bench.link.refusal
+    assert bench.link.status.position_steps[0] == 0
 
 
-def test_probe_finds_the_surface_and_tells_a_miss():
+def test_a_hold_ends_a_jog():
+    bench = Bench()
+
+    async def body():
+        await bench.ready()
+        await jogged(bench, [20.0], 5)
+        bench.link.hold(now=True)
+        at_us = bench.cell.sim.now_us
+        await bench.until(lambda: bench.link.status.state != LinkState.JOG)
+        return bench.cell.sim.now_us - at_us
+
+    assert bench.run(body()) < 110_000
+
+
+def test_probe_returns_the_place_of_the_surface_and_tells_a_miss():
     bench = Bench()
 
     async def body():
         await bench.ready()
         await bench.build([("G0 X10 Y10 Z20", False)])
         bench.controller.probe_steps = 6000
-        found = await bench.link.probe("Z", -10.0, 2.0)
+        found = await bench.link.probe(2, 10.0, 2.0)
         bench.controller.probe_steps = None
-        missed = await bench.link.probe("Z", -1.0, 2.0)
-        return found, missed
+        with pytest.raises(DeviceError, match="axis 2 found nothing up to 14 mm"):
+            await bench.link.probe(2, 14.0, 2.0)
+        assert bench.link.status.fault == 0
+        with pytest.raises(ProtocolError, match=r"axis 3 is not in 0\.\.2"):
+            await bench.link.probe(3, 14.0, 2.0)
+        return found
 
-    (place, touched), (_, missed) = bench.run(body())
-    assert touched is True
-    assert place[2] == pytest.approx(15.0, abs=0.03)  # seen at the end of a 10 ms piece
-    assert missed is False
+    assert bench.run(body()) == pytest.approx(15.0, abs=0.03)  # seen at a 10 ms piece's end
+
+
+@pytest.mark.parametrize("how", ["hold", "abort", "silence", "late"])
+def test_a_probe_is_left_by_a_stop_and_never_goes_on(how):
+    bench = Bench()
+
+    async def body():
+        await bench.ready()
+        late = how == "late"
+        waiting = asyncio.ensure_future(bench.link.probe(0, 200.0, 5.0, 0.3 if late else 100.0))
+        await asyncio.sleep(0.25)
+        if how == "silence":
+            bench.alive = False
+        elif not late:
+            bench.link.abort() if how == "abort" else bench.link.hold(now=True)
+        with pytest.raises(DeviceError, match="longer than" if late else "by a stop or a fault"):
+            await waiting
+        bench.alive = True
+        await asyncio.sleep(0.1)
+        there = bench.link.status.position_steps[0]
+        bench.link.unhold()
+        await asyncio.sleep(0.5)
+        assert bench.link.status.position_steps[0] == there
+
+    bench.run(body())
 
 
 def test_a_refused_line_stops_the_rest():
@@ -491,8 +577,9 @@ def test_segments_are_refused_by_name():
 def test_trim_is_refused_by_name():
     link = Bench().link
     link.trim(1.0)
-    with pytest.raises(DeviceError, match="cannot trim"):
-        link.trim(0.9)
+    assert link.refusal == ""
+    link.trim(0.9)
+    assert "TRIM refused (no_trim): " in link.refusal
 
 
 def test_a_way_back_over_the_same_place_is_another_line():
