@@ -91,7 +91,7 @@ class DeviceCommands:
             await self.ex.devices.call(role, lambda driver: getattr(driver, name)(*args))
         except BridgeError as exc:
             raise CallError("DEVICE", str(exc)) from None
-        return {"device": role, "call": name, "args": args}
+        return {"device": role, "call": name, "args": args, "t_us": self.ex.now_us()}
 
     async def _bench(self, caller: Any, params: dict[str, Any]) -> Any:
         """One line to the bench of instruments, and its answer."""
@@ -103,7 +103,8 @@ class DeviceCommands:
             self.ex.emit("command", {"what": "bench", "who": str(caller), "args": dict(params)})
         self._let_run(SETTLE_US)
         try:
-            return {"answer": await self.bench.ask(params["line"])}
+            answer = await self.bench.ask(params["line"])
+            return {"answer": answer, "t_us": self.ex.now_us()}
         except BridgeError as exc:
             raise CallError("DEVICE", str(exc)) from None
 

@@ -45,9 +45,12 @@ class Desk:
             raise CommissioningError(f"{device} does not answer: {found['error'] or 'no reading'}")
         return dict(found["reading"])
 
-    def call(self, device: str, call: str, *args: Any) -> None:
-        """Tell a device something."""
-        self.client.call("device_call", device=device, call=call, args=list(args), timeout_s=CALL_S)
+    def call(self, device: str, call: str, *args: Any) -> int:
+        """Tell a device something; the machine's time when it had taken it, us."""
+        told = self.client.call(
+            "device_call", device=device, call=call, args=list(args), timeout_s=CALL_S
+        )
+        return int(told["t_us"])
 
     def wait(self, seconds: float) -> None:
         """Let machine time pass."""
@@ -58,9 +61,10 @@ class Desk:
         answer = str(self.client.call("bench", line=line, timeout_s=CALL_S)["answer"])
         return answer.partition(" ")[2]
 
-    def bench_us(self) -> int:
-        """The bench's clock, us."""
-        return int(self.bench("TIME"))
+    def bench_ahead_us(self) -> int:
+        """The bench's clock less the machine's, us."""
+        told = self.client.call("bench", line="TIME", timeout_s=CALL_S)
+        return int(str(told["answer"]).split()[1]) - int(told["t_us"])
 
     def measured(self, name: str) -> list[tuple[float, ...]]:
         """Rows that a person reads off the instruments."""

@@ -60,11 +60,10 @@ def delay(desk: Desk, item: str) -> Rows:
         start = desk.count("balance")
         desk.wait(2.0)
         desk.tell(0.3, "step of the flow")
-        before_us = desk.bench_us()
-        desk.call("powder", "set_flow", hopper, 0.6 * powder.greatest_flow_g_min)
-        after_us = desk.bench_us()
+        ahead_us = desk.bench_ahead_us()
+        told_us = desk.call("powder", "set_flow", hopper, 0.6 * powder.greatest_flow_g_min)
         desk.wait(STEP_S)
-        at_us = (before_us + after_us) / 2
+        at_us = told_us + ahead_us
         log = desk.samples("balance", start)
     return [((t - at_us) * 1e-6, mass) for t, mass in log]
 
