@@ -44,7 +44,7 @@ from controller.machine.job import Job, make_job, text_hash
 from controller.machine.states import UnitMode
 from controller.planning import read_job
 from controller.record.keys import key_path, load_key, make_key
-from controller.record.recorder_process import RecorderProcess
+from controller.record.recorder_process import RecorderProcess, Spare
 from controller.record.schema import PACKER, TELEMETRY, Recorder
 from controller.record.writer import RecordWriter
 from firmware_bridge.bench import Bench
@@ -175,6 +175,7 @@ async def _serve(
         finally:
             loop.release()
             await ex.end()
+            recorders.close()
             if commands.audit is not None:
                 commands.audit.close()
             await api.close()
@@ -321,6 +322,7 @@ class Recorders:
         self._settings = settings
         self._virtual = virtual
         self._synced_s = 0.0
+        self._spare = None if virtual else Spare()
 
     def open(self, folder: Path, header: dict[str, Any], job: Path, expected_s: float) -> Recorder:
         """Raises RecordError when the folder cannot be written or has no room."""
@@ -329,10 +331,21 @@ class Recorders:
             make_key(key)
         header = {"started_wall": wall_iso(), **header}
         if not self._virtual:
-            return RecorderProcess(folder, key, header, job=job, expected_s=expected_s)
+            spare, self._spare = self._spare, None
+            try:
+                return RecorderProcess(
+                    folder, key, header, job=job, expected_s=expected_s, spare=spare
+                )
+            finally:
+                self._spare = Spare()  # for the next build
         return RecordWriter(
             folder, load_key(key), header, job=job, expected_s=expected_s, sync_due=self._sync_due
         )
+
+    def close(self) -> None:
+        """End the process that waits for a record."""
+        if self._spare is not None:
+            self._spare.close()
 
     def _sync_due(self) -> bool:
         """Once a second of wall time: simulated seconds pass faster than a disk syncs."""

@@ -37,10 +37,47 @@ START_S = 20.0
 INTERRUPTED = "INTERRUPTED"
 
 
+class Spare:
+    """A recorder's process that waits to be told of its record.
+
+    Half a second passes until a new one has imported what it needs, and a control tick must not
+    wait for that: readings would grow stale. One that is closed, or whose caller dies, ends.
+    """
+
+    def __init__(self) -> None:
+        self.sock, theirs = socket.socketpair()
+        for end in (self.sock, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "controller.record.recorder_process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C on the terminal is for the caller to handle
+            )
+        self.sock.setblocking(False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be used."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self.sock.close()  # the end of its pipe
+        try:
+            self.process.wait(JOIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
 class RecorderProcess:
     """A RecordWriter in another process (schema.Recorder).
 
-    ``key_path`` is read by the recorder itself: the key never passes a pipe.
+    ``key_path`` is read by the recorder itself: the key never passes a pipe. ``spare`` is a
+    process that waits already; one that is gone is made up for by a new one.
     """
 
     def __init__(
@@ -51,6 +88,7 @@ class RecorderProcess:
         *,
         job: Path | None = None,
         expected_s: float = 600.0,
+        spare: Spare | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.sealed_until_us = 0
@@ -58,19 +96,11 @@ class RecorderProcess:
         self._result: dict[str, Any] | None = None
         self._out = bytearray()
         self._in = bytearray()
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "controller.record.recorder_process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C on the terminal is for the caller to handle
-            )
-        self._sock = ours
-        self._sock.setblocking(False)
+        if spare is not None and not spare.alive:
+            spare.close()
+            spare = None
+        self._own = spare or Spare()
+        self._process, self._sock = self._own.process, self._own.sock
         start = {
             "folder": str(self.folder.absolute()),
             "key_path": str(Path(key_path).absolute()),
@@ -202,12 +232,7 @@ class RecorderProcess:
                 self.failure = f"{self.folder}: no answer from the recorder in {limit_s:g} s"
 
     def _reap(self) -> None:
-        self._sock.close()  # the end of its pipe lets the recorder end, whatever it does
-        try:
-            self._process.wait(JOIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._own.close()
 
 
 def _frames(buffer: bytearray) -> list[tuple[int, int, bytes]]:

@@ -173,3 +173,40 @@ def test_a_stopped_recorder_is_an_error_not_a_gap_nor_a_block(
         os.kill(recorder.pid, signal.SIGCONT)
         recorder._reap()
     assert verify_record(tmp_path / "r").ok
+
+
+def test_a_spare_takes_the_record_and_one_that_is_gone_is_made_up_for(
+    tmp_path: Path, key_path: Path
+) -> None:
+    spare = rp.Spare()
+    recorder = RecorderProcess(tmp_path / "r", key_path, HEADER, spare=spare)
+    assert recorder.pid == spare.process.pid
+    put(recorder, 0, 50)
+    assert recorder.close(500_000, "COMPLETE", {})["rows"] == 50
+    assert verify_record(tmp_path / "r").ok
+
+    killed = rp.Spare()
+    killed.process.kill()
+    killed.process.wait()
+    other = RecorderProcess(tmp_path / "other", key_path, HEADER, spare=killed)
+    assert other.pid != killed.process.pid
+    assert other.close(0, "STOPPED", {})["state"] == "STOPPED"
+
+
+@pytest.mark.parametrize("how", ["closed", "its caller dies"])
+def test_a_spare_that_no_record_came_to_ends(how: str) -> None:
+    if how == "closed":
+        spare = rp.Spare()
+        spare.close()
+        assert spare.process.returncode == 0
+        return
+    code = """
+        import os, signal
+        from controller.record.recorder_process import Spare
+        print(Spare().process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    gone(int(done.stdout))
