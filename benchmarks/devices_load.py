@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from controller.planning import write_job
 from controller.session import prepare_plan
 from firmware_bridge.link_types import FaultCode
 from tests.hil import oracle
+from tests.hil.open_sockets import family
 from tests.hil.whole_cell import example
 
 CELL = "sim_full"
@@ -59,14 +59,6 @@ def _of(pid: int) -> str:
     return next((name for word, name in PROCESSES.items() if word in words), "others")
 
 
-def _family(pid: int) -> Iterator[int]:
-    """A process and all that it started."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _family(int(child))
-
-
 @dataclass
 class Meter:
     """CPU seconds of a cell's processes, by process and by what the cell did."""
@@ -81,7 +73,7 @@ class Meter:
         """Count what was used since the last sample; a new process counts from its start."""
         now_s, first = time.monotonic(), self._at_s < 0.0
         for root in self.roots:
-            for pid in _family(root):
+            for pid in family(root):
                 try:
                     spent, name = cpu_s(pid), _of(pid)
                 except OSError:  # ended meanwhile

@@ -1,5 +1,6 @@
 """The sockets of a process, from /proc: what it listens on and whom it speaks to."""
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ class Open:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and all that it started; what ends meanwhile is left out."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
     return found
 
 
