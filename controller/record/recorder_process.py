@@ -37,6 +37,9 @@ START_S = 20.0
 INTERRUPTED = "INTERRUPTED"
 
 
+_LEFT: list["subprocess.Popen[bytes]"] = []  # recorders that were left to end by themselves
+
+
 class Spare:
     """A recorder's process that waits to be told of its record.
 
@@ -45,6 +48,7 @@ class Spare:
     """
 
     def __init__(self) -> None:
+        _LEFT[:] = [process for process in _LEFT if process.poll() is None]
         self.sock, theirs = socket.socketpair()
         for end in (self.sock, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -63,9 +67,14 @@ class Spare:
         """Whether it can still be used."""
         return self.process.poll() is None
 
+    def leave(self) -> None:
+        """Its work is done: let it end by itself. Its last 0.1 s is not worth a control tick."""
+        self.sock.close()  # the end of its pipe
+        _LEFT.append(self.process)
+
     def close(self) -> None:
         """End it, whatever it does."""
-        self.sock.close()  # the end of its pipe
+        self.sock.close()
         try:
             self.process.wait(JOIN_S)
         except subprocess.TimeoutExpired:
@@ -143,14 +152,16 @@ class RecorderProcess:
             raise RecordError(self.failure)
 
     def close(self, t_us: int, state: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Hand over the rest, wait for the last seal, join the process."""
+        """Hand over the rest, wait for the last seal; the process ends by itself then."""
         if self._result is not None:
             return self._result
         self._put(_CLOSE, t_us, dump({"state": state, "data": plain_json(dict(data))}))
         try:
             self._wait_for(lambda: self._result is not None, JOIN_S)
-        finally:
+        except RecordError:
             self._reap()
+            raise
+        self._own.leave()
         assert self._result is not None
         return self._result
 

@@ -72,7 +72,10 @@ def test_same_content_hash_as_in_process(tmp_path: Path, key_path: Path) -> None
     assert result["content_hash"] == here["content_hash"]
     assert result == recorder.close(0, "ABORTED", {})
     assert verify_record(tmp_path / "there").complete
-    assert recorder._process.returncode == 0
+    assert recorder._process.returncode is None  # the caller did not wait for its end
+    assert recorder._process.wait(WAIT_S) == 0
+    rp.Spare().close()
+    assert recorder._process not in rp._LEFT
     with pytest.raises(RecordError, match="closed"):
         recorder.telemetry(1, b"")
 
