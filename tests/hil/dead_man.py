@@ -81,3 +81,26 @@ def gate_fell_ms(record: Path, signal_us: int) -> float | None:
     shut_us = int(after[after["on"] == 0]["t_us"][0])
     assert not after["on"][after["t_us"] > shut_us].any(), "the gate opened again"
     return (shut_us - signal_us) / 1e3
+
+
+def signalled(cell_name: str, victim: str, how: signal.Signals, folder: Path) -> tuple[Path, float]:
+    """The record of a build whose link or server got the signal in a bead, and the time it took.
+
+    The record is sealed: the recorder closes it when its server is gone.
+    """
+    for attempt in range(TRIES):
+        with emitting(folder / f"try{attempt}", cell_name) as cell:
+            signal_us = send(cell, victim, how)
+        took_ms = gate_fell_ms(cell["record"], signal_us)
+        if took_ms is not None:
+            _wait_for(cell["record"] / "record.seal")
+            print(f"{cell_name} {victim} {how.name}: gate shut {took_ms:.1f} ms after the signal")
+            return cell["record"], took_ms
+    raise AssertionError("each signal came with the gate shut: proves nothing")
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 10.0
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} did not appear"
+        time.sleep(0.02)

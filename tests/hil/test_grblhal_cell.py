@@ -1,11 +1,13 @@
 """The whole cell on a grblHAL controller: builds, faults and holds, judged from the trace."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from controller.record.verify import verify_record
 from tests.hil import oracle
+from tests.hil.dead_man import signalled
 from tests.hil.whole_cell import build, example, write_box
 
 pytestmark = [pytest.mark.hil, pytest.mark.slow]
@@ -72,3 +74,19 @@ def test_a_fault_ends_the_build_and_the_light(scenario, state, alarms, limit_s, 
     assert len(late) > 0
     assert not late["emission_w"].any(), "light after the fault"
     assert not late["gate"].any(), "the gate stayed open, or opened again"
+
+
+# The watchdog's relay falls 100 ms after the last byte on the host's line. Nothing goes out from
+# a dead link at once; over a stopped server the link goes on until its token is 60 ms old, and
+# when the server died the link's last byte is a hold.
+RELAY_LIMIT_MS = {"link": 105.0, "server": 165.0}
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize(("victim", "how"), [("link", signal.SIGKILL), ("server", signal.SIGSTOP)])
+def test_the_watchdog_shuts_the_gate_after_a_signal(victim, how, tmp_path):
+    record, took_ms = signalled("sim_grblhal", victim, how, tmp_path)
+    limit_ms = RELAY_LIMIT_MS[victim]
+    assert took_ms <= limit_ms, f"gate shut {took_ms:.1f} ms after the signal"
+    found = verify_record(record)
+    assert found.ok, found.problems
