@@ -51,8 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     with folder:
         try:
             cell = SimCell(
-                cell_file, scenario, options.seed, options.out, hidden=options.hidden
-            )
+                cell_file, scenario, options.seed, options.out, hidden=options.hidden,
+                real=options.time == "real",
+            )  # fmt: skip
         except (cellfile.CellFileError, OSError) as exc:
             return _refuse(exc)
         gc.collect()

@@ -18,6 +18,7 @@ EMISSION_S = 60.0
 STARVED = frozenset(
     {"LINK_LOST", "FIRMWARE_FAULT", "TICK_LATE", "HOMING_FAILED", "START_FAILED", "RESUME_FAILED"}
 )
+ENDED = ("STOPPING", "STOPPED", "ABORTING", "ABORTED")
 
 
 def _met(client: Any) -> bool:
@@ -30,7 +31,7 @@ def _met(client: Any) -> bool:
         if seen >= 3:
             return True
         names = {a["name"] for a in status["alarms"]}
-        if names and status["machine"]["at_rest"]:
+        if names and status["machine"]["state"] in ENDED:
             starved = [n for n in names if n in STARVED or n.endswith("_SILENT")]
             assert starved, f"the build ended by {sorted(names)}"
             return False

@@ -123,6 +123,8 @@ def test_real_time_run_follows_the_clock_and_ends_whole(tmp_path, way):
     process = start("--cell", CELL, "--time", "real", "--out", tmp_path)
     told = ready(process)
     assert told["time_socket"] is None
+    assert told["channels"][0]["name"] == "motion"
+    assert told["channels"][0]["kind"] == "tcp"  # a busy computer delays what is in a pty
     (laser,) = (c for c in told["channels"] if c["name"] == "laser")
     with socket.create_connection((laser["host"], laser["port"]), 5) as line:
         line.settimeout(5)
