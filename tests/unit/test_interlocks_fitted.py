@@ -229,3 +229,24 @@ def test_fitted_blocker_is_named(name, change):
     found = emission_blockers(snap(state=State.IDLE, **change), FULL)
     assert [b.name for b in found] == [name]
     assert len(found[0].text) > 8
+
+
+def test_stale_values_clear_no_alarm_at_rest():
+    timers = Timers()
+    watch(snap(), FULL, timers)
+    hit = {"head": {"collision": True}}
+    raised, _ = watch(snap(NOW + 10_000, **hit), FULL, timers)
+    assert "HEAD_COLLISION" in [name for name, _ in raised]
+    rest = {"state": State.ABORTED}
+    # the cable went with the head: what was seen last is true until something else is seen
+    gone = {"head": {"collision": True, "at_us": NOW}}
+    assert watch(snap(NOW + 9_000_000, **rest, **gone), FULL, timers)[1] == []
+    assert watch(snap(NOW + 9_010_000, **rest, **hit), FULL, timers)[1] == []
+    assert "HEAD_COLLISION" in watch(snap(NOW + 9_020_000, **rest), FULL, timers)[1]
+
+
+def test_dew_is_not_gone_by_values_that_are_old():
+    (rule,) = [r for r in RULES if r.alarm == "COOLANT_DEW"]
+    assert rule.clear(snap(), FULL) is True
+    assert rule.clear(snap(chiller={"at_us": NOW - 9_000_000}), FULL) is None
+    assert rule.clear(snap(chamber={"at_us": NOW - 9_000_000}), FULL) is None

@@ -100,8 +100,8 @@ RULES: tuple[Rule, ...] = (
          fresh("chiller", lambda s, lim: s.chiller.coolant_deg_c < lim.coolant_low_deg_c), 5.0,
          reads="chiller", say=_coolant_say),
     Rule("COOLANT_DEW", 1_000_000, _dewing, 5.0, reads="chamber", say=_dewing_say,
-         clear=lambda s, lim: s.chiller.coolant_deg_c
-        > s.chamber.dew_point_deg_c + lim.fitted.dew_margin_k + 1.0,
+         clear=fresh("chiller", fresh("chamber", lambda s, lim: s.chiller.coolant_deg_c
+                                      > s.chamber.dew_point_deg_c + lim.fitted.dew_margin_k + 1.0)),
         clears="when the coolant is 1 K above the limit"),
 )  # fmt: skip
 

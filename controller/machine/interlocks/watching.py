@@ -10,7 +10,7 @@ from controller.machine.interlocks import (
     rules_powder,
     rules_safety,
 )
-from controller.machine.interlocks.limits import Limits
+from controller.machine.interlocks.limits import Limits, stale
 from controller.machine.interlocks.rows import Link, Rule
 from controller.machine.snapshot import Blocker, MachineSnapshot
 from controller.machine.states import BUILDING, State
@@ -82,7 +82,7 @@ def watch(
         name = rule.alarm
         if not (building or rule.always or (ending and rule.ending)):
             held.pop(name, None)
-            if name in active and not rule.test(s, lim) and _may_clear(rule, s, lim):
+            if name in active and not _stands(rule, s, lim) and _may_clear(rule, s, lim):
                 del active[name]
                 cleared.append(name)
             continue
@@ -101,6 +101,12 @@ def watch(
                 del active[name]
                 cleared.append(name)
     return raised, cleared
+
+
+def _stands(rule: Rule, s: MachineSnapshot, lim: Limits) -> bool:
+    """Whether a cause that was seen must be taken to be there still: stale values clear none."""
+    bad = rule.test(s, lim)
+    return (bad is None and rule.reads in lim.age_us and stale(s, lim, rule.reads)) or bool(bad)
 
 
 def _may_clear(rule: Rule, s: MachineSnapshot, lim: Limits) -> bool:
