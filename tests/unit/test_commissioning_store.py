@@ -73,6 +73,10 @@ def test_real_cell_is_refused_in_development_too(cell, store):
         "CALIBRATION_DOOR"
     }
     assert "CALIBRATION_POWER" in names(blockers(real, store, NOW_S, PROD, "calibration:power"))
+    # nor does a test emission in maintenance shine behind a door that nobody tested
+    testing = UnitMode.MAINTENANCE
+    assert set(names(blockers(real, store, NOW_S, testing))) == {"CALIBRATION_DOOR"}
+    assert blockers(cell, store, NOW_S, testing) == ()
     fill(store, cell)
     assert "simulated cell" in blockers(real, store, NOW_S, PROD)[0].text
 
