@@ -34,6 +34,11 @@ UNAUDITED = frozenset(
     {"hello", "status", "wait_state", "result", "preflight", "why_not", "alarm_history",
      "device_read"}
 )  # fmt: skip
+# what a record says of the cell and of how it was started: no client's word
+OWN_HEADER = frozenset(
+    {"mode", "link", "deviations", "audit", "calibrations", "cell", "simulated",
+     "software", "devices", "materials", "recipe", "recipe_sha256", "plan_hash", "started_wall"}
+)  # fmt: skip
 SETTLE_US = 300_000  # of machine time that a command to a device at rest is given
 
 ReadJob = Callable[[Path], Job]
@@ -70,6 +75,7 @@ class Commands:
         """The server to push snapshots, events and telemetry to."""
         self.api = api
         api.on_subscribers = self._subscribers
+        api.on_refused = self.note
 
     def set_header(self, header: Mapping[str, Any]) -> None:
         """Header entries of the records to come."""
@@ -285,6 +291,8 @@ class Commands:
         extra = params.get("header") or {}
         if not isinstance(extra, dict):
             raise CallError("BAD_PARAMS", "header must be an object")
+        for key in OWN_HEADER & extra.keys():
+            raise CallError("BAD_PARAMS", f"header: {key} is the server's own to say")
         folder, mode = _folder(params), _mode(params, self.ex.mode)
         self._execute_wall_s = [-1.0, -1.0]
         # nothing is made on disk before preflight has spoken

@@ -210,6 +210,8 @@ class ApiServer:
         self.connections: dict[Connection, None] = {}
         self.streams: dict[str, list[Connection]] = {topic: [] for topic in TOPICS}
         self.n_dropped = 0
+        # told of a request that a client's role may not make: method, caller, params, why
+        self.on_refused: Callable[[str, Caller, dict[str, Any], str], None] = lambda *_: None
         self.on_subscribers: Callable[[bool], None] = lambda telemetry: None
         self.greeting = greeting
         self._methods = methods
@@ -312,9 +314,9 @@ class ApiServer:
         least, method = entry
         assert caller is not None
         if least not in MAY[caller.role]:
-            raise CallError(
-                "WRONG_ROLE", f"{name} needs role {least}, this client has {caller.role}"
-            )
+            why = f"{name} needs role {least}, this client has {caller.role}"
+            self.on_refused(name, caller, params, f"WRONG_ROLE: {why}")
+            raise CallError("WRONG_ROLE", why)
         deadline_s = request.get("deadline_s")
         if deadline_s is not None:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float):

@@ -134,6 +134,16 @@ async def test_stop_is_carried_out_during_a_build(s):
     assert stops[0]["who"] == "operator test"
 
 
+@served
+async def test_a_client_s_header_says_nothing_in_the_server_s_place(s):
+    c = await s.client()
+    await c.call("load_job", path=s.job())
+    for key in ("mode", "deviations", "link", "calibrations", "audit", "simulated"):
+        error = await refused(c.call("start", header={key: []}), "BAD_PARAMS")
+        assert f"{key} is the server's own" in str(error)
+    assert s.bench.ex.state.name == "IDLE"
+
+
 # --- who may what ------------------------------------------------------------------------
 
 
@@ -143,6 +153,10 @@ async def test_observer_may_stop_but_not_start(s):
     for method in ("start", "unhold", "reset", "home", "load_job", "override", "shutdown"):
         error = await refused(c.call(method), "WRONG_ROLE")
         assert "observer" in str(error)
+    told = [d for _, kind, d in s.bench.events if kind == "audit"]
+    assert [d["command"] for d in told][:2] == ["start", "unhold"]
+    assert told[0]["role"] == "observer"
+    assert told[0]["result"].startswith("WRONG_ROLE: start needs role operator")
     await c.call("stop")
     assert s.bench.ex.state.name in ("STOPPING", "STOPPED")
 
