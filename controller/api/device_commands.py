@@ -12,6 +12,7 @@ from typing import Any
 
 from controller.api.protocol import CallError
 from controller.machine.executor import Executor
+from controller.machine.sequences import LATCHED_BY_SOURCE
 from controller.machine.states import State, UnitMode
 from firmware_bridge.bench import Bench
 from firmware_bridge.errors import BridgeError
@@ -26,6 +27,7 @@ CALLS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("safety", "request_reset"): (),
 }
 AT_REST = (State.IDLE, State.STOPPED, State.COMPLETE)
+KEPT_DARK = LATCHED_BY_SOURCE  # alarms that clearing takes away before the chain is reset
 SETTLE_US = 200_000
 
 
@@ -77,9 +79,14 @@ class DeviceCommands:
             raise CallError("BAD_PARAMS", f"{role}.{name} takes {len(wanted)} args")
         args = [_argument(f"{role}.{name}", v, t) for v, t in zip(args, wanted, strict=True)]
         # an aborted cell is only told to end something, or given the reset edge
-        ending = not any(args[-1:])
+        ending = name != "set_setpoint" and not any(args[-1:])
         if self.ex.state not in AT_REST and not (self.ex.state is State.ABORTED and ending):
             raise CallError("STATE", f"devices are not told anything in {self.ex.state.name}")
+        if self.ex.activity:
+            raise CallError("STATE", f"devices are not told anything: {self.ex.activity} goes on")
+        latched = [a.alarm.name for a in self.ex.alarms.present() if a.alarm.name in KEPT_DARK]
+        if name == "request_reset" and latched:  # it would give the source its supply back
+            raise CallError("STATE", f"the chain is not reset while {', '.join(latched)} stands")
         if self.ex.mode is UnitMode.PRODUCTION:
             raise CallError("MODE", "devices are not told anything by hand in production")
         self.ex.emit(

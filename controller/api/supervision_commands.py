@@ -194,11 +194,11 @@ class SupervisionCommands:
                 "BAD_PARAMS",
                 f"power_w {power_w:g} is not the job's {ex.job.peak_power_w:.0f} W",
             )
-        ex.modes.test_power_w = power_w
+        before_w, ex.modes.test_power_w = ex.modes.test_power_w, power_w
         try:
             ex.start(str(caller), None, UnitMode.MAINTENANCE)
         except Exception:
-            ex.modes.test_power_w = 0.0
+            ex.modes.test_power_w = before_w  # a test under way keeps its guard
             raise
         self._let_run(0)
         return {"state": ex.state.name, "power_w": power_w}

@@ -5,8 +5,8 @@ end it, and what it has switched on goes off again. None opens the gate.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from controller.errors import StateError
 from controller.machine.interlocks import emission_blockers, stale
@@ -115,30 +115,46 @@ async def _flows(ex: "Executor", carrier_l_min: float, shield_l_min: float) -> N
 
 async def warm_up(ex: "Executor", seconds: float) -> str:
     """The source enabled with its gate shut, as long as nothing speaks against it; then off."""
+
+    def look(*, starting: bool = False) -> None:
+        reasons = emission_blockers(ex.snapshot, ex.limits)
+        if starting:  # a source that starts up is not ready yet
+            reasons = tuple(r for r in reasons if r.name != "LASER_NOT_READY")
+        if reasons:
+            raise DeviceError(f"warm-up ended: {reasons[0]}")
+        if ex.motion is None or ex.motion.gate_on or ex.motion.armed:
+            raise DeviceError("warm-up ended: the gate is not surely shut")
+
+    look()  # before anything is enabled
+    calls: list[asyncio.Future[Any]] = []
+
+    def enable() -> Awaitable[Any]:
+        calls.append(asyncio.ensure_future(ex.devices.call("laser", lambda d: d.emission_enable())))
+        return calls[0]
+
+    def off(_: Any = None) -> None:
+        ex.outputs.submit("laser", lambda d: d.emission_disable(), urgent=True)
+
     try:
-        await must(
-            "laser enabled",
-            lambda: ex.devices.call("laser", lambda d: d.emission_enable()),
-            LASER_LIMIT_S,
-        )
+        await must("laser enabled", enable, LASER_LIMIT_S)
 
         def enabled() -> bool:
+            look(starting=True)
             return not stale(ex.snapshot, ex.limits, "laser") and ex.snapshot.laser.enabled
 
         await _held(enabled, 0.0, LASER_LIMIT_S, "laser source enabled")
         loop = asyncio.get_running_loop()
         end_s = loop.time() + seconds
         while loop.time() < end_s:
-            reasons = emission_blockers(ex.snapshot, ex.limits)
-            if reasons:
-                raise DeviceError(f"warm-up ended: {reasons[0]}")
-            if ex.motion is None or ex.motion.gate_on or ex.motion.armed:
-                raise DeviceError("warm-up ended: the gate is not surely shut")
+            look()
             await asyncio.sleep(LOOK_S)
         temp = ex.snapshot.laser.temp_deg_c
     finally:
         ex.laser_enabled = False
-        ex.outputs.submit("laser", lambda d: d.emission_disable(), urgent=True)
+        off()
+        for call in calls:  # one still on its way would enable behind that
+            if not call.done():
+                call.add_done_callback(off)
     return f"source enabled for {seconds:g} s, {temp:.1f} degC"
 
 

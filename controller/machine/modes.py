@@ -9,20 +9,43 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from controller.errors import LmdError, PreflightError, StateError
 from controller.machine.approval import as_header
 from controller.machine.interlocks import stale
 from controller.machine.snapshot import Blocker
 from controller.machine.states import State, UnitMode
+from controller.model import PowderChannel, Severity
 from firmware_bridge.errors import BridgeError
+from firmware_bridge.segments import FLAG_GATE
 
 if TYPE_CHECKING:
     from controller.machine.executor import Executor
 
 _AT_REST = (State.IDLE, State.STOPPED, State.COMPLETE, State.ABORTED)
 TEST_PURPOSE = "emission test"  # meta entry of a plan
+MEASURING = "calibration"  # the same, before a colon and the kind
+_FEEDS = (int(PowderChannel.HOPPER_1), int(PowderChannel.HOPPER_2))
+_AFTER_ALARMS = ("cool_down",)  # what a hot head wants, whatever else stands
 GUARD_SETTLE_US = 300_000  # a power meter's way to a new reading
 GUARD_SHARE = 0.2  # of the commanded power
+
+
+def _beyond_purpose(job: Any) -> tuple[Blocker, ...]:
+    """What a job that only tests or measures must not do: it is let off some of a build's rules."""
+    purpose = "" if job is None else str(job.plan.meta.get("purpose", ""))
+    if purpose != TEST_PURPOSE and purpose.partition(":")[0] != MEASURING:
+        return ()
+    found = []
+    timeline, segments = job.plan.timeline, job.plan.segments
+    fed = np.isin(timeline["channel"], _FEEDS) & (timeline["value"] > 0.0)
+    if any(job.powder_g) or fed.any():
+        found.append(Blocker("PURPOSE", f"a job for {purpose!r} feeds no powder, this one does"))
+    lit = segments["steps"][segments["flags"] & FLAG_GATE != 0]
+    if lit.any():
+        found.append(Blocker("PURPOSE", f"a job for {purpose!r} has light at standstill only"))
+    return tuple(found)
 
 
 class Modes:
@@ -58,10 +81,12 @@ class Modes:
             )
 
     def blockers(self, mode: UnitMode) -> tuple[Blocker, ...]:
-        """Reasons of the mode against a start."""
+        """Reasons of the mode against a start, and of what the job says that it is for."""
+        found = _beyond_purpose(self._ex.job)
         if mode is UnitMode.MAINTENANCE and self.test_power_w <= 0.0:
-            return (Blocker("TEST_GUARD", "emission_test starts test emissions, under its guard"),)
-        return self.deviations() if mode is UnitMode.PRODUCTION else ()
+            guard = "emission_test starts test emissions, under its guard"
+            return (*found, Blocker("TEST_GUARD", guard))
+        return found + (self.deviations() if mode is UnitMode.PRODUCTION else ())
 
     def header(self) -> dict[str, Any]:
         """What a record's header says of deviations from the approved set."""
@@ -84,6 +109,11 @@ class Modes:
             work.close()
             busy = f", {ex.activity} is under way" if ex.activity else ""
             raise StateError(f"{name} is only possible in state IDLE, not {ex.state.name}{busy}")
+        # one that is present already would not be raised again, and so would not end it
+        standing = [a.alarm.name for a in ex.alarms.present(Severity.STOP)]
+        if standing and name not in _AFTER_ALARMS:
+            work.close()
+            raise StateError(f"{name} refused: {', '.join(standing)} still present")
         ex.emit("command", {"what": name, "who": who, "args": args})
         ex.activity = name.upper()
         self.last.pop(name, None)

@@ -17,6 +17,7 @@ from controller.machine.audit import Audit, verify
 from controller.machine.extras import Extras
 from controller.machine.snapshot import Blocker
 from controller.machine.states import UnitMode
+from controller.model import PowderChannel
 from tests.unit.machine_fakes import Bench, make_test_job, run_virtual
 from tests.unit.test_interlocks_fitted import GOOD as FITTED
 
@@ -211,6 +212,71 @@ async def test_warm_up_ends_when_the_coolant_does(bench):
 
 
 @on_bench
+async def test_warm_up_enables_nothing_while_something_speaks_against_it(bench):
+    bench.truth("safety", door_closed=False)
+    await asyncio.sleep(0.3)
+    begin(bench, "warm_up", care.warm_up(bench.ex, 4.0))
+    assert (await over(bench)).startswith("warm-up ended: DOOR_OPEN")
+    assert bench.said("laser enable") == []
+
+
+@on_bench
+async def test_an_enable_on_its_way_when_warm_up_ends_is_switched_off_behind_it(bench):
+    laser, enable = bench.drivers["laser"], bench.drivers["laser"].emission_enable
+
+    async def late():
+        await asyncio.sleep(1.0)
+        await enable()
+
+    laser.emission_enable = late
+    begin(bench, "warm_up", care.warm_up(bench.ex, 4.0))
+    await asyncio.sleep(0.3)
+    bench.ex.modes._ex._cancel_sequence()
+    await asyncio.sleep(2.0)
+    assert bench.said("laser enable")
+    assert bench.said("laser disable")[-1] >= bench.said("laser enable")[0]
+    assert not laser.truth.enabled
+
+
+@on_bench
+async def test_no_sequence_begins_while_an_alarm_stands_that_would_end_it(bench):
+    bench.ex.raise_alarm("WINDOW_HOT", "70 degC")
+    bench.ex.alarms.shelve("WINDOW_HOT", "operator anna", "seen", 60.0, bench.ex.now_us())
+    with pytest.raises(StateError, match="WINDOW_HOT still present"):
+        begin(bench, "gas_sequence", care.gas(bench.ex, 5.0, 5.0, 1.0))
+    assert bench.ex.activity == ""
+    begin(bench, "cool_down", care.cool_down(bench.ex, 1.0, 10.0, chiller_off=False))
+    assert (await over(bench)).startswith("1 s of gas and coolant")
+
+
+@on_bench
+async def test_no_device_is_told_anything_by_hand_beside_a_sequence(bench):
+    call = commands_of(bench).methods()["device_call"][1]
+    service = Caller("service", "eva")
+    asked = {"device": "powder", "call": "set_diverter", "args": [True]}
+    begin(bench, "gas_sequence", care.gas(bench.ex, 5.0, 5.0, 3.0))
+    with pytest.raises(CallError, match="GAS_SEQUENCE goes on"):
+        await call(service, asked)
+    assert bench.said("powder diverter True") == []
+    await over(bench)
+    await call(service, asked)
+    assert bench.said("powder diverter True")
+
+
+@on_bench
+async def test_the_chain_is_not_reset_by_hand_before_the_source_forgot_its_light(bench):
+    call = commands_of(bench).methods()["device_call"][1]
+    bench.truth("laser", unexpected_emission=True)
+    await bench.until_state("ABORTED")
+    reset = {"device": "safety", "call": "request_reset", "args": []}
+    with pytest.raises(CallError, match="EMISSION_UNCOMMANDED stands"):
+        await call(Caller("service", "eva"), reset)
+    warm = {"device": "chiller", "call": "set_setpoint", "args": [0.0]}
+    with pytest.raises(CallError, match="in ABORTED"):
+        await call(Caller("service", "eva"), warm)
+
+
+@on_bench
 async def test_powder_is_steady_to_waste_before_it_is_said_so(bench):
     begin(bench, "powder_stabilise", care.stabilise_powder(bench.ex, 0, 6.0, 2.0, 30.0))
     assert (await over(bench)).startswith("hopper 1: 6.00 g/min steady")
@@ -275,6 +341,41 @@ def test_a_source_kept_ready_stays_enabled_in_a_hold_by_an_alarm(ready):
 # --- test emission -----------------------------------------------------------------------
 
 
+def standing_light(purpose="emission test"):
+    """A job that feeds nothing and shines at standstill."""
+    job = make_test_job(n_tracks=1, track_s=2.0)
+    plan = job.plan
+    plan.meta["purpose"] = purpose
+    plan.segments["steps"] = 0
+    plan.timeline["value"][plan.timeline["channel"] <= int(PowderChannel.HOPPER_2)] = 0.0
+    return replace(job, powder_g=(0.0, 0.0))
+
+
+@on_bench
+async def test_a_job_that_tests_or_measures_feeds_no_powder_and_shines_at_standstill(bench):
+    ex = bench.ex
+
+    def against():
+        return [b.text.partition("job for ")[2] for b in ex.blockers(None) if b.name == "PURPOSE"]
+
+    assert against() == []  # a build may do both
+    for purpose in ("emission test", "calibration:power", "calibration"):
+        ex.load(standing_light(purpose))
+        assert against() == []
+        fed = standing_light(purpose)
+        ex.load(replace(fed, powder_g=(0.0, 1.0)))
+        assert against() == [f"{purpose!r} feeds no powder, this one does"]
+        fed.plan.timeline["value"][2] = 6.0  # whatever its figures say
+        ex.load(fed)
+        assert against() == [f"{purpose!r} feeds no powder, this one does"]
+        moved = standing_light(purpose)
+        moved.plan.segments["steps"][0, 1] = -4
+        ex.load(moved)
+        assert against() == [f"{purpose!r} has light at standstill only"]
+        with pytest.raises(PreflightError, match="at standstill only"):
+            ex.start("test", None, DEVELOPMENT)
+
+
 @pytest.mark.parametrize(
     ("meter", "alarm"),
     [
@@ -290,9 +391,7 @@ def test_a_test_emission_stops_when_the_meter_does_not_show_it(meter, alarm):
         bench = Bench()
         await bench.ready()
         fit(bench, "power_meter").truth = replace(FITTED["power_meter"], **meter)
-        job = make_test_job(n_tracks=1, track_s=2.0)
-        job.plan.meta["purpose"] = "emission test"
-        bench.ex.load(job)
+        bench.ex.load(standing_light())
         bench.ex.limits = replace(
             bench.ex.limits, age_us={**bench.ex.limits.age_us, "power_meter": 1_000_000}
         )
@@ -303,6 +402,10 @@ def test_a_test_emission_stops_when_the_meter_does_not_show_it(meter, alarm):
         with pytest.raises(CallError, match=r"is not the job's 600 W"):
             await call(Caller("service", "eva"), {"power_w": 500.0})
         await call(Caller("service", "eva"), {"power_w": 600.0})
+        await bench.until_state("EXECUTE")
+        with pytest.raises(StateError):  # asked again: refused, and the guard stays
+            await call(Caller("service", "eva"), {"power_w": 600.0})
+        assert bench.ex.modes.test_power_w == 600.0
         await bench.until_state("COMPLETE", "STOPPED")
         assert ("TEST_GUARD" in bench.alarms()) is bool(alarm)
         assert bench.ex.state.name == ("STOPPED" if alarm else "COMPLETE")
