@@ -32,6 +32,7 @@ from controller.clock import (
     wall_iso,
     wall_s,
 )
+from controller.commissioning.boots import BootWatch
 from controller.commissioning.store import Store, blockers, header_entry, now_s
 from controller.config import Cell, find_file, load_cell
 from controller.errors import ConfigError
@@ -249,8 +250,12 @@ def bench_of(settings: ServeSettings) -> Bench | None:
 
 
 def supervise(commands: Commands, settings: ServeSettings, cell: Cell, loop: Any) -> None:
-    """Audit trail, approved set, and the simulator's control channel."""
+    """Audit trail, approved set, power-ups, and the simulator's control channel."""
     ex, store = commands.ex, Store.of(cell)
+    if not cell.simulated:
+        boots, others = BootWatch(lambda: ex.identity, store, cell, now_s, ex.emit), ex.calibrations
+        ex.on_tick.append(boots.tick)
+        ex.calibrations = lambda mode, purpose: boots.blockers() + others(mode, purpose)
     if not loop.virtual:
         ex.on_tick.append(ClockWatch(date_s, wall_s, ex.emit).tick)
     commands.audit = open_audit(settings.run_dir / "audit.log", cell.name)
