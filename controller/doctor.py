@@ -81,7 +81,7 @@ def _real_time() -> Check:
         return Check(
             what,
             False,
-            "refused: the motion link runs at normal priority",
+            "refused: motion link and cell server run at normal priority",
             "sudo setcap cap_sys_nice=ep, or rtprio in /etc/security/limits.conf",
             required=False,
         )
