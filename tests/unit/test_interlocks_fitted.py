@@ -1,5 +1,6 @@
 """Rules of devices that only some cells have: raised in time, cleared, asleep where not fitted."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -250,3 +251,25 @@ def test_dew_is_not_gone_by_values_that_are_old():
     assert rule.clear(snap(), FULL) is True
     assert rule.clear(snap(chiller={"at_us": NOW - 9_000_000}), FULL) is None
     assert rule.clear(snap(chamber={"at_us": NOW - 9_000_000}), FULL) is None
+
+
+@pytest.mark.parametrize(
+    ("alarm", "change"),
+    [
+        ("EMISSION_UNCOMMANDED", {"laser": {"power_measured_w": math.nan, "at_us": NOW - 50_000},
+                                  "gate_open_us": NOW - 5_000_000}),
+        ("COOLANT_HOT", {"chiller": {"coolant_deg_c": math.nan}}),
+        ("COOLANT_WARM", {"chiller": {"coolant_deg_c": math.nan}}),
+        ("COOLANT_COLD", {"chiller": {"coolant_deg_c": math.nan}}),
+        ("CARRIER_LOW", {"gas": {"carrier_l_min": math.nan}}),
+        ("SHIELD_LOW", {"gas": {"shield_l_min": math.nan}}),
+        ("POWDER_STARVED", {"powder": {"flow_measured_g_min": (math.nan, 0.0)},
+                            "powder_set_g_min": (6.0, 0.0)}),
+        ("OXYGEN_HIGH", {"oxygen": {"oxygen_ppm": math.nan}}),
+        ("OXYGEN_TOO_HIGH", {"oxygen": {"oxygen_ppm": math.nan}}),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_no_number_is_a_bad_one(alarm, change):
+    (rule,) = [r for r in RULES if r.alarm == alarm]
+    assert rule.test(snap(), SHIELDED) is not True
+    assert rule.test(snap(**change), SHIELDED) is True

@@ -22,7 +22,7 @@ def _oxygen_above(times: float) -> Test:
             return False
         if stale(s, lim, "oxygen") or not s.oxygen.valid:
             return None
-        return s.oxygen.oxygen_ppm > times * lim.oxygen_limit_ppm
+        return not s.oxygen.oxygen_ppm <= times * lim.oxygen_limit_ppm
 
     return test
 
@@ -217,7 +217,7 @@ LINKS: tuple[Link, ...] = (
         Block("OXYGEN_SILENT", _oxygen_doubted, "the oxygen analyser has no valid value"),
         (
             Block("OXYGEN_HIGH", lambda s, lim: lim.oxygen_limit_ppm is not None
-                  and s.oxygen.oxygen_ppm > lim.oxygen_limit_ppm,
+                  and not s.oxygen.oxygen_ppm <= lim.oxygen_limit_ppm,
                   lambda s, lim: f"chamber oxygen is {s.oxygen.oxygen_ppm:.0f} ppm, permitted "
                                  f"{lim.oxygen_limit_ppm:g} ppm"),
         ),

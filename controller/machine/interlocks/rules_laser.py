@@ -29,9 +29,8 @@ def _emission_uncommanded(s: MachineSnapshot, lim: Limits) -> bool | None:
     if quiet_us < GATE_QUIET_US:
         return None
     long = quiet_us >= LONG_QUIET_US
-    return s.laser.power_measured_w > (
-        lim.laser_threshold_w if long else QUIET_SHARE * lim.laser_rated_w
-    )
+    dark_w = lim.laser_threshold_w if long else QUIET_SHARE * lim.laser_rated_w
+    return not s.laser.power_measured_w <= dark_w
 
 
 def _back_reflection(s: MachineSnapshot, lim: Limits) -> bool | None:
@@ -53,7 +52,9 @@ def _power_low(s: MachineSnapshot, lim: Limits) -> bool | None:
 
 
 def _coolant_above(kelvin: float) -> Test:
-    return fresh("chiller", lambda s, lim: s.chiller.coolant_deg_c > lim.coolant_set_deg_c + kelvin)
+    return fresh(
+        "chiller", lambda s, lim: not s.chiller.coolant_deg_c <= lim.coolant_set_deg_c + kelvin
+    )
 
 
 def _dewing(s: MachineSnapshot, lim: Limits) -> bool | None:
@@ -97,7 +98,7 @@ RULES: tuple[Rule, ...] = (
     Rule("COOLANT_HOT", 300_000, _coolant_above(5.0), 0.5, reads="chiller", say=_coolant_say),
     Rule("COOLANT_WARM", 300_000, _coolant_above(2.0), 1.0, reads="chiller", say=_coolant_say),
     Rule("COOLANT_COLD", 900_000,
-         fresh("chiller", lambda s, lim: s.chiller.coolant_deg_c < lim.coolant_low_deg_c), 5.0,
+         fresh("chiller", lambda s, lim: not s.chiller.coolant_deg_c >= lim.coolant_low_deg_c), 5.0,
          reads="chiller", say=_coolant_say),
     Rule("COOLANT_DEW", 1_000_000, _dewing, 5.0, reads="chamber", say=_dewing_say,
          clear=fresh("chiller", fresh("chamber", lambda s, lim: s.chiller.coolant_deg_c

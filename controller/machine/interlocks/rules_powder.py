@@ -35,7 +35,7 @@ def _powder_starved(s: MachineSnapshot, lim: Limits) -> bool | None:
         if not any(asked):
             return None
     pairs = zip(asked, s.powder.flow_measured_g_min, strict=False)
-    return any(ask > 0.0 and flow < LOW_SHARE * ask for ask, flow in pairs)
+    return any(ask > 0.0 and not flow >= LOW_SHARE * ask for ask, flow in pairs)
 
 
 def _gas_settles(s: MachineSnapshot, lim: Limits) -> bool:
@@ -43,11 +43,15 @@ def _gas_settles(s: MachineSnapshot, lim: Limits) -> bool:
 
 
 def _carrier_low(s: MachineSnapshot, lim: Limits) -> bool | None:
-    return None if _gas_settles(s, lim) else s.gas.carrier_l_min < LOW_SHARE * s.carrier_set_l_min
+    if _gas_settles(s, lim):
+        return None
+    return not s.gas.carrier_l_min >= LOW_SHARE * s.carrier_set_l_min
 
 
 def _shield_low(s: MachineSnapshot, lim: Limits) -> bool | None:
-    return None if _gas_settles(s, lim) else s.gas.shield_l_min < LOW_SHARE * s.shield_set_l_min
+    if _gas_settles(s, lim):
+        return None
+    return not s.gas.shield_l_min >= LOW_SHARE * s.shield_set_l_min
 
 
 def _back_pressure(s: MachineSnapshot, lim: Limits) -> bool:
