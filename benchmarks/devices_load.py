@@ -1,6 +1,6 @@
 """A cell with a device in every role at its real rate: CPU of the server, gaps of tick and beat.
 
-python -m benchmarks.devices_load [--seconds 1800]
+python -m benchmarks.devices_load [--seconds 1800] [--cell sim_full]
 
 Simulator, cell server, motion link and recorder are processes of their own in real time, over
 ptys and TCP, with two busy processes beside them and a console that takes everything the server
@@ -193,10 +193,10 @@ def _beats(trace: Path, from_us: int, to_us: int) -> tuple[float, float, list[st
     )
 
 
-def run(seconds: float = SECONDS) -> dict[str, Any]:
+def run(seconds: float = SECONDS, cell_name: str = CELL) -> dict[str, Any]:
     """Run the cell so long; what was measured."""
-    cell, _ = load_cell(CELL)
-    plan = prepare_plan(example("blade.stl"), cell=CELL)
+    cell, _ = load_cell(cell_name)
+    plan = prepare_plan(example("blade.stl"), cell=cell_name)
     with tempfile.TemporaryDirectory(prefix="lmd-load-") as name:
         folder = Path(name)
         run_dir = launch.short_run_dir()
@@ -206,7 +206,12 @@ def run(seconds: float = SECONDS) -> dict[str, Any]:
         console = Console("IDLE", {role: [] for role in roles})
         with (
             running_cell(
-                find_file("cells", CELL), cell, run_dir, time_mode="real", trace_dir=folder, seed=7
+                find_file("cells", cell_name),
+                cell,
+                run_dir,
+                time_mode="real",
+                trace_dir=folder,
+                seed=7,
             ) as server,
             Client(run_dir, role="engineer", name="load") as client,
         ):
@@ -311,7 +316,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(prog="devices_load")
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    told = run(parser.parse_args().seconds)
+    parser.add_argument("--cell", default=CELL)
+    options = parser.parse_args()
+    told = run(options.seconds, options.cell)
     made = rows(told)
     show(made)
     print(json.dumps(told, indent=1))
