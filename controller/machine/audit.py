@@ -57,7 +57,10 @@ class Audit:
         }  # fmt: skip
         line = json.dumps(value, separators=(",", ":")).encode()
         try:
-            os.write(self._fd, line + b"\n")
+            end = os.fstat(self._fd).st_size
+            if os.write(self._fd, line + b"\n") <= len(line):
+                os.ftruncate(self._fd, end)  # a torn line would break all that follow
+                raise RecordError(f"{self.path}: no room for a line")
         except OSError as exc:
             raise RecordError(f"{self.path}: {exc.strerror}") from None
         self.n += 1

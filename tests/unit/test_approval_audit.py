@@ -1,6 +1,7 @@
 """Approved set, audit trail and the why-not chain: what differs, what was changed, what blocks."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,20 @@ def test_a_line_changed_taken_out_or_put_in_is_found(tmp_path, harm):
         verify(path, "sim")
     with pytest.raises(RecordError):
         Audit(path, "sim")
+
+
+def test_a_line_that_was_written_in_part_leaves_the_trail_whole(tmp_path, monkeypatch):
+    path, write = tmp_path / "audit.log", os.write
+    filled(path, 2)
+    audit = Audit(path, "sim")
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+        with pytest.raises(RecordError, match="no room"):
+            audit.add("2026-01-01T00:00:00Z", 9, "anna", "operator", "stop", {}, "ok")
+    audit.add("2026-01-01T00:00:00Z", 9, "anna", "operator", "abort", {}, "ok")
+    audit.close()
+    _, _, rows = verify(path, "sim")
+    assert [r["command"] for r in rows] == ["start", "start", "abort"]
 
 
 def test_another_cell_s_trail_and_a_torn_line_are_refused(tmp_path):
