@@ -6,6 +6,7 @@ be stricter than it, never milder.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from controller.machine.snapshot import Blocker
 from controller.machine.states import State, UnitMode
 from controller.model import PowderChannel, Severity
 from firmware_bridge.errors import BridgeError
-from firmware_bridge.segments import FLAG_GATE
+from firmware_bridge.segments import FLAG_GATE, FLAG_PARAM, ticks_of
 
 if TYPE_CHECKING:
     from controller.machine.executor import Executor
@@ -29,6 +30,7 @@ MEASURING = "calibration"  # the same, before a colon and the kind
 _FEEDS = (int(PowderChannel.HOPPER_1), int(PowderChannel.HOPPER_2))
 _AFTER_ALARMS = ("cool_down",)  # what a hot head wants, whatever else stands
 GUARD_SETTLE_US = 300_000  # a power meter's way to a new reading
+LEAST_LIT_US = 2 * GUARD_SETTLE_US  # of each light of a test
 GUARD_SHARE = 0.2  # of the commanded power
 
 
@@ -45,7 +47,19 @@ def _beyond_purpose(job: Any) -> tuple[Blocker, ...]:
     lit = segments["steps"][segments["flags"] & FLAG_GATE != 0]
     if lit.any():
         found.append(Blocker("PURPOSE", f"a job for {purpose!r} has light at standstill only"))
+    if purpose == TEST_PURPOSE and _shortest_us(segments) < LEAST_LIT_US:
+        text = f"each light lasts {LEAST_LIT_US * 1e-6:g} s at least: the meter sees no shorter one"
+        found.append(Blocker("PURPOSE", text))
     return tuple(found)
+
+
+def _shortest_us(segments: np.ndarray) -> float:
+    """How long the gate is open, the shortest time; inf where it never is."""
+    moves = segments[segments["flags"] & FLAG_PARAM == 0]
+    lit = moves["flags"] & FLAG_GATE != 0
+    at_us = np.concatenate([[0], np.cumsum(ticks_of(moves))])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], lit, [False]]).astype(np.int8)))
+    return float(np.diff(at_us[edges])[::2].min()) if len(edges) else math.inf
 
 
 class Modes:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from controller.api.commands import Commands
@@ -18,6 +19,7 @@ from controller.machine.extras import Extras
 from controller.machine.snapshot import Blocker
 from controller.machine.states import UnitMode
 from controller.model import PowderChannel
+from firmware_bridge.segments import FLAG_GATE
 from tests.unit.machine_fakes import Bench, make_test_job, run_virtual
 from tests.unit.test_interlocks_fitted import GOOD as FITTED
 
@@ -374,6 +376,17 @@ async def test_a_job_that_tests_or_measures_feeds_no_powder_and_shines_at_stands
         assert against() == [f"{purpose!r} has light at standstill only"]
         with pytest.raises(PreflightError, match="at standstill only"):
             ex.start("test", None, DEVELOPMENT)
+
+
+@on_bench
+async def test_a_test_emission_lasts_long_enough_for_its_meter(bench):
+    job = standing_light()
+    bench.ex.load(job)
+    assert [b for b in bench.ex.blockers(None) if b.name == "PURPOSE"] == []
+    lit = np.flatnonzero(job.plan.segments["flags"] & FLAG_GATE)
+    job.plan.segments["ticks_lo"][lit[0]], job.plan.segments["ticks_hi"][lit[0]] = 500, 0
+    (found,) = [b for b in bench.ex.blockers(None) if b.name == "PURPOSE"]
+    assert "0.6 s at least" in found.text
 
 
 @pytest.mark.parametrize(
