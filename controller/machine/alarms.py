@@ -179,6 +179,9 @@ class AlarmManager:
         if standing is None or not standing.present:
             return
         standing.present = False
+        for other in self.standing.values():  # what it made plain and still stands is told again
+            if other.suppressed_by == name:
+                other.suppressed_by = self._plain_by(other.alarm.name) if other.present else ""
         self._note(now_us, "alarm_clear", name, "")
         self._tell("alarm_clear", standing, "")
         if standing.acknowledged:

@@ -125,6 +125,17 @@ def test_what_its_cause_makes_plain_is_suppressed_by_design_and_logged(manager, 
     assert len(manager.present()) == 2
 
 
+def test_what_outlasts_the_cause_that_made_it_plain_is_told_again(manager):
+    manager.raise_("ESTOP", 1)
+    manager.raise_("DOOR_OPEN", 2)
+    manager.raise_("CHAIN_OPEN", 3)
+    manager.clear("ESTOP", 4)
+    assert manager.state_of("CHAIN_OPEN") is AlarmState.SUPPRESSED  # the door is open still
+    manager.clear("DOOR_OPEN", 5)
+    assert manager.state_of("CHAIN_OPEN") is AlarmState.UNACKNOWLEDGED
+    assert {a["name"]: a["suppressed_by"] for a in manager.as_list()}["CHAIN_OPEN"] == ""
+
+
 def test_a_flood_is_more_than_ten_alarms_in_ten_minutes(manager, told):
     own = [a.name for a in TABLE if a.severity is Severity.STOP and a.name not in SUPPRESSED_BY]
     names = own[: FLOOD + 1]
