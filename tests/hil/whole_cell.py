@@ -1,6 +1,7 @@
 """Builds on the whole simulated cell for tests: small parts, processes, a client."""
 
 import contextlib
+import functools
 import json
 import struct
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from controller import launch
 from controller.api.client import Client
 from controller.build import Wish, build_part, make_ready, running_cell
 from controller.config import find_file, load_cell
+from controller.model import BuildPlan
 from controller.planning import write_job
 from controller.session import prepare_plan
 
@@ -37,6 +39,12 @@ def build(part: Path, out: Path, **wish: Any) -> dict[str, Any]:
     return build_part(Wish(part=part, out=out, **wish))
 
 
+@functools.lru_cache(maxsize=4)
+def _planned(part: Path, cell: str) -> BuildPlan:
+    """A plan is the same each time; builds of one part need it once."""
+    return prepare_plan(part, cell=cell)
+
+
 @contextlib.contextmanager
 def started_build(
     part: Path, folder: Path, *, time_mode: str, cell: str = "sim"
@@ -49,7 +57,7 @@ def started_build(
     cell_path = find_file("cells", cell)
     model, _ = load_cell(cell)
     run_dir = launch.short_run_dir()
-    plan = prepare_plan(part, cell=cell)
+    plan = _planned(part, cell)
     job = run_dir / "job.lmdjob"
     write_job(plan, job)
     record = folder / "record"
