@@ -195,7 +195,7 @@ def test_mistake_in_a_map_is_named_with_file_and_key(old, new, says):
 
 def test_unknown_map_says_what_there_is():
     with pytest.raises(
-        MapError, match="there are: .*feeder_fictitious, handshake_generic, .*safety_pilz_sim"
+        MapError, match=r"there are: .*feeder_fictitious, handshake_generic, .*safety_pilz_sim"
     ):
         load_map("gtv", "powder_feeder")
 
