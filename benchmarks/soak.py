@@ -185,7 +185,7 @@ def _kill_row(
 
 
 def stream(share: float) -> list[dict[str, Any]]:
-    """Ten minutes of 500 segments a second over a pty, two busy processes beside."""
+    """Ten minutes of 500 segments a second on the motion wire, two busy processes beside."""
     told = long_stream.run(600.0 * share)
     what = f"{told['segments']} segments at {told['segments_s']:.0f}/s, {told['scheduling']}"
     return [

@@ -103,6 +103,7 @@ class Pipe:
         self._on_eof = on_eof
         self._in = bytearray()
         self._out = bytearray()
+        self._waits = False  # for the kernel to take more
         self._loop = asyncio.get_running_loop()
         self.is_open = True
         sock.setblocking(False)
@@ -113,19 +114,24 @@ class Pipe:
         if not self.is_open:
             return
         self._out += struct.pack("<I", 1 + len(body)) + kind + body
-        self._flush()
+        if not self._waits:
+            self._flush()
 
     def _flush(self) -> None:
         try:
             while self._out:
                 del self._out[: self._sock.send(self._out[:CHUNK])]
         except BlockingIOError:
-            self._loop.add_writer(self._sock, self._flush)
+            if not self._waits:
+                self._waits = True
+                self._loop.add_writer(self._sock, self._flush)
             return
         except OSError:
             self._eof()
             return
-        self._loop.remove_writer(self._sock)
+        if self._waits:
+            self._waits = False
+            self._loop.remove_writer(self._sock)
 
     def _readable(self) -> None:
         try:
