@@ -1,4 +1,4 @@
-"""Streaming for minutes to the simulated cell beside two busy processes: underruns, CPU of the link.
+"""Streaming for minutes on the motion wire beside two busy processes: underruns, CPU of the link.
 
 python -m benchmarks.long_stream [--seconds 600]
 
