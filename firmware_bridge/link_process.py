@@ -103,7 +103,6 @@ class Pipe:
         self._on_eof = on_eof
         self._in = bytearray()
         self._out = bytearray()
-        self._waits = False  # for the kernel to take more
         self._loop = asyncio.get_running_loop()
         self.is_open = True
         sock.setblocking(False)
@@ -114,24 +113,19 @@ class Pipe:
         if not self.is_open:
             return
         self._out += struct.pack("<I", 1 + len(body)) + kind + body
-        if not self._waits:
-            self._flush()
+        self._flush()
 
     def _flush(self) -> None:
         try:
             while self._out:
                 del self._out[: self._sock.send(self._out[:CHUNK])]
         except BlockingIOError:
-            if not self._waits:
-                self._waits = True
-                self._loop.add_writer(self._sock, self._flush)
+            self._loop.add_writer(self._sock, self._flush)
             return
         except OSError:
             self._eof()
             return
-        if self._waits:
-            self._waits = False
-            self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._sock)
 
     def _readable(self) -> None:
         try:
