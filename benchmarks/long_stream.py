@@ -117,7 +117,11 @@ def run(seconds: float = 600.0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="lmd-stream-") as name:
         folder = Path(name)
         simulator = launch.Simulator(
-            find_file("cells", "sim"), time_mode="real", run_dir=folder, out=folder
+            find_file("cells", "sim"),
+            time_mode="real",
+            run_dir=folder,
+            out=folder,
+            motion_wire="pty",
         )
         try:
             port = ports_of(cell, simulator.ready["channels"])["motion"]

@@ -163,11 +163,14 @@ class Simulator(Child):
         out: Path,
         scenario: Path | None = None,
         seed: int = 1,
+        motion_wire: str | None = None,
     ) -> None:
         arguments = ["hil_sim", "--cell", str(cell), "--time", time_mode, "--seed", str(seed)]
         arguments += ["--out", str(out), "--run-dir", str(run_dir)]
         if scenario is not None:
             arguments += ["--scenario", str(scenario)]
+        if motion_wire is not None:
+            arguments += ["--motion-wire", motion_wire]
         super().__init__(arguments, run_dir / "simulator.log")
 
 

@@ -28,6 +28,7 @@ from hil_sim.cell import SimCell
 from hil_sim.clock import RealTimeServer, TimeServer
 
 LONGEST_SOCKET_PATH = 107  # bytes, Linux sun_path less its final zero
+_MOTION_WIRE = {"virtual": "pty", "real": "tcp"}
 GREATEST_SEED = (1 << 63) - 1
 
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             cell = SimCell(
                 cell_file, scenario, options.seed, options.out, hidden=options.hidden,
-                real=options.time == "real",
+                tcp_motion=(options.motion_wire or _MOTION_WIRE[options.time]) == "tcp",
             )  # fmt: skip
         except (cellfile.CellFileError, OSError) as exc:
             return _refuse(exc)
@@ -199,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, default=1, help="of everything that varies")
     parser.add_argument("--hidden", type=_seed, help="of truths that differ from the cell file")
     parser.add_argument("--time", choices=("virtual", "real"), default="virtual")
+    parser.add_argument(
+        "--motion-wire", choices=("pty", "tcp"), help="default: tcp in real time, else pty"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for trace.mcap")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder for the time socket")
     return parser

@@ -93,10 +93,10 @@ class SimCell:
     """One virtual cell. ``ends`` are its wires by channel number, ``sim`` its clock.
 
     ``hidden``: seed of truths that differ from the cell file (hil_sim/plant/hidden.py); None:
-    the file is the truth. ``out``: folder for ``trace.mcap``, or None. ``real``: time is the
-    wall's, so the motion wire is a TCP one: bytes of a pseudo terminal pass through the kernel's
-    workqueue, which a busy computer delays by up to 0.4 s (measured), whatever the priority of
-    the two ends.
+    the file is the truth. ``out``: folder for ``trace.mcap``, or None. ``tcp_motion``: the
+    motion wire is a TCP one, as real time wants it: bytes of a pseudo terminal pass through the
+    kernel's workqueue, which a busy computer delays by up to 0.4 s (measured), whatever the
+    priority of the two ends.
     Raises CellFileError and OSError.
     """
 
@@ -110,7 +110,7 @@ class SimCell:
         null: bool = False,
         firmware: Firmware | None = None,
         hidden: int | None = None,
-        real: bool = False,
+        tcp_motion: bool = False,
     ) -> None:
         self.cell = cell
         self.hidden = as_told(cell) if hidden is None else drawn(cell, hidden)
@@ -121,7 +121,7 @@ class SimCell:
         if firmware is None:
             firmware = _controller(cell, seed)
         self.trace: AnyTrace = NoTrace() if out is None else Trace(out, self._header())
-        channels = [(n, name, TcpEnd if real and n == MOTION else kind)
+        channels = [(n, name, TcpEnd if tcp_motion and n == MOTION else kind)
                     for n, name, kind in channels_of(cell)]  # fmt: skip
         self.ends: dict[int, Any] = make_ends(self.sim, null=null, channels=channels)
         self.motion = MotionBoard(firmware, self.ends[MOTION])
