@@ -276,12 +276,13 @@ def follow(
     """Wait for the end of a build; stop it in order when it is interrupted or holds."""
     asked = False
     while True:
-        status = client.call("status", timeout_s=ANSWER_S)
+        # a look may come late on a busy computer: the build is worth more than its haste
+        status = client.call("status", deadline_s=ANSWER_S, timeout_s=ANSWER_S)
         progress = status["progress"]
         if progress["duration_s"] > 0.0:
             tell(min(1.0, progress["plan_time_s"] / progress["duration_s"]))
         if status["machine"]["at_rest"] and not status["record"]["open"]:
-            return dict(client.call("result", timeout_s=ANSWER_S))
+            return dict(client.call("result", deadline_s=ANSWER_S, timeout_s=ANSWER_S))
         # nobody is there to decide: a build that holds ends here, safely
         if not asked and (interrupted() or status["machine"]["state"] == "HELD"):
             with contextlib.suppress(CallError):  # between two states: asked again

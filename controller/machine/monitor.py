@@ -167,12 +167,18 @@ class Monitor:
         if len(self._window) < POWER_WINDOW:
             self.power_short = None
             return
-        # the least command of the window: ramps within it are no shortfall
-        least_w = min(self._window)
         if not all(w == w for w in self._window):  # NaN: the machine does not tell its command
             self.power_short = None
             return
-        self.power_short = reading.power_measured_w < (1.0 - POWER_SHORT) * least_w
+        # short of the least command of the window, or not short of the greatest; what lies
+        # between on a ramp proves neither, and does not set back the time that was counted
+        share = 1.0 - POWER_SHORT
+        if reading.power_measured_w < share * min(self._window):
+            self.power_short = True
+        elif reading.power_measured_w >= share * max(self._window):
+            self.power_short = False
+        else:
+            self.power_short = None
 
     def pyrometer(self, reading: Any) -> None:
         """The pyrometer's reading: a valid temperature ends the unseen emission.

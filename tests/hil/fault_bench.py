@@ -56,6 +56,7 @@ class Row:
     least_s: float = 0.7  # the fault stands at least so long
     ends: tuple[str, ...] = ()  # states that the host may end in, in a bead; (): goes on
     phases: tuple[str, ...] = PHASES
+    start_up_s: float = 0.9  # latest onset in the start-up
 
     @property
     def key(self) -> str:
@@ -121,7 +122,7 @@ ROWS: tuple[Row, ...] = (
     Row("laser", "physics", "fault", ("LASER_FAULT",), ends=S),
     Row("laser", "physics", "key", ("LASER_FAULT", "LASER_NOT_READY", "LASER_REFUSED"), ends=S),
     Row("laser", "physics", "weak", ("LASER_POWER_LOW",), ends=S, least_s=2.0),
-    Row("laser", "protocol", "refuse", ("LASER_REFUSED",), phases=("start-up",)),
+    Row("laser", "protocol", "refuse", ("LASER_REFUSED",), phases=("start-up",), start_up_s=0.0),
     *_lines("laser", "LASER_SILENT", ("STOPPED", "ABORTED")),
     *_lines("chiller", "CHILLER_SILENT", S),
     *_lines("gas", "GAS_SILENT", S),
@@ -233,12 +234,14 @@ class Cell:
 
     # --- one fault -----------------------------------------------------------------------
 
-    async def reach(self, phase: str, rng: random.Random, record: Path | None) -> None:
+    async def reach(
+        self, phase: str, rng: random.Random, record: Path | None, start_up_s: float
+    ) -> None:
         """From IDLE to a random instant of the phase. Raises AssertionError."""
         ex = self.ex
         await self.call("start", record_dir=None if record is None else str(record))
         if phase == "start-up":
-            await asyncio.sleep(rng.uniform(0.0, 0.9))
+            await asyncio.sleep(rng.uniform(0.0, start_up_s))
             return
         assert await self.until(lambda: self.lit, 40.0), f"{phase}: no emission, {self.state}"
         if phase == "first layer":
@@ -267,7 +270,7 @@ class Cell:
 
     async def fault(self, row: Row, phase: str, rng: random.Random, record: Path | None) -> Tried:
         """One fault from IDLE back to IDLE."""
-        await self.reach(phase, rng, record)
+        await self.reach(phase, rng, record, row.start_up_s)
         ex = self.ex
         loop = asyncio.get_running_loop()
         begin_s = loop.time()

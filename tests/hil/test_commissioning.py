@@ -27,7 +27,7 @@ from tests.hil.whole_cell import write_box
 
 CELL = find_file("cells", "sim")
 # twenty are the goal, run as a campaign: LMD_COMMISSION_SEEDS=20
-SEEDS = range(1, 1 + int(os.environ.get("LMD_COMMISSION_SEEDS", "3")))
+SEEDS = range(1, 1 + int(os.environ.get("LMD_COMMISSION_SEEDS", "1")))
 MAP_G_MIN_PER_RPM = (2.00, 1.80)  # configs/maps/feeder_fictitious.toml
 
 
