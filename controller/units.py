@@ -119,11 +119,15 @@ BASE_UNIT = {
 _QUANTITY = re.compile(r"^\s*([+-]?\d{1,15}(?:\.\d{1,15})?(?:[eE][+-]?\d{1,2})?)\s*(\S{1,12})\s*$")
 
 
+GREATEST = 1e12  # base units; nothing that is built or waited for is more
+
+
 def parse_quantity(text: object, dimension: str) -> float:
     """Read ``"600 W"`` as 600.0 in the dimension's base unit.
 
     Raises ValueError (one clause, no file name: the caller adds file and key) when the
-    text is a bare number, has an unknown unit or one of another dimension, or is not finite.
+    text is a bare number, has an unknown unit or one of another dimension, is not finite
+    or beyond ``GREATEST``.
     """
     wanted = ", ".join(u for u, (d, _, _) in _TABLE.items() if d == dimension)
     if isinstance(text, bool) or not isinstance(text, str):
@@ -140,6 +144,8 @@ def parse_quantity(text: object, dimension: str) -> float:
     value = float(number) * entry[1] + entry[2]
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is not a finite quantity")
+    if abs(value) > GREATEST:
+        raise ValueError(f"{text!r} is beyond {GREATEST:g} {BASE_UNIT[dimension]}")
     return value
 
 

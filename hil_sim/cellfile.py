@@ -42,6 +42,9 @@ class CellFileError(Exception):
     """The cell file cannot be used: one sentence that names file, key and value."""
 
 
+_GREATEST = 1e12  # of the first unit in a row of the table
+
+
 def quantity(text: Any, kind: str) -> float:
     """Read ``"400 W"`` as 400.0, by the table above.
 
@@ -66,6 +69,8 @@ def quantity(text: Any, kind: str) -> float:
         value -= 273.15
     if not math.isfinite(value):
         raise ValueError(f"{text[:64]!r} is not finite")
+    if abs(value) > _GREATEST:
+        raise ValueError(f"{text[:64]!r} is beyond {_GREATEST:g} {next(iter(units))}")
     return value
 
 
