@@ -15,6 +15,7 @@ from controller.machine.preflight import link_limits
 from controller.planning.job import job_hash, read_job
 from controller.recipes import Recipe, check_recipe, load_recipe
 from controller.words import refuse_gcode
+from firmware_bridge.camera_setup import load_camera
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.register_map import load_map
 from firmware_bridge.transport import NullPort
@@ -26,6 +27,7 @@ _MARKS = (
     ("density", "material"),
     ("fault", "scenario"),
     ("blocks", "map"),
+    ("radiance", "camera"),
 )
 
 
@@ -59,11 +61,17 @@ def check_file(path: Path, cell_name: str = "sim") -> dict[str, Any]:
             return {"kind": kind, "name": load_map(path, role).title, "warnings": []}
         except BridgeError as exc:
             raise ConfigError(str(exc)) from None
+    if kind == "camera":
+        try:
+            load_camera(path)
+        except BridgeError as exc:
+            raise ConfigError(str(exc)) from None
+        return {"kind": kind, "name": path.stem, "warnings": []}
     if kind == "scenario":
         return {"kind": kind, "name": check_scenario(path), "warnings": []}
     raise ConfigError(
         f"{path}: has none of the tables that tell a cell (motion), a recipe (track), "
-        "a material (density), a scenario (fault) or a register map (blocks)"
+        "a material (density), a scenario (fault), a register map (blocks) or a camera (radiance)"
     )
 
 

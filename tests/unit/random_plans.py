@@ -299,7 +299,12 @@ def judge(batch: Batch, profile: Profile, data: bytes, tally: Tally) -> None:
     flags = rows["flags"]
     param = (flags & PARAM) != 0
     wrong("unknown flag", flags >= 2 * END)
-    wrong("parameter row with anything else", param & ((flags != PARAM) | rows["d"].any(axis=1)))
+    # a law's number from 1 where the plan has at most three exponents but 1; here is no cap
+    exponents = np.unique(batch.beads["power_exponent"])
+    n_laws = int((exponents != 1.0).sum())
+    law, rest = rows["d"][:, 0], rows["d"][:, 1:].any(axis=1)
+    foreign = (law < 0) | (law > (n_laws if n_laws <= 3 else 0)) | rest
+    wrong("parameter row with anything else", param & ((flags != PARAM) | foreign))
     wrong("END inside", flags[:-1] & END != 0)
     wrong("no END", flags[-1:] & END == 0)
     wrong("no time", wire.ticks < 1)

@@ -227,7 +227,7 @@ def _started(folder: Path, *words):
     def recording():
         assert process.poll() is None, process.communicate()
         found = list(folder.glob("records/*/record.mcap"))
-        return bool(found) and found[0].stat().st_size > 50_000
+        return bool(found) and found[0].stat().st_size > 120_000
 
     until(recording, "no record was begun")
     (path,) = folder.glob("records/*/record.mcap")

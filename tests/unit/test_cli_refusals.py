@@ -321,7 +321,7 @@ def test_check_finds_every_file_of_the_program_in_order(here, capsys):
     done = lmd(capsys, "check", *files, "--json")
     assert done.code == 0
     assert {item["kind"] for item in done.json["files"]} == {
-        "cell", "material", "recipe", "map", "scenario",
+        "cell", "material", "recipe", "map", "scenario", "camera",
     }  # fmt: skip
 
 
