@@ -8,7 +8,6 @@ Read strictly: an unknown or missing key, a wrong type or a value out of its lim
 import math
 import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from firmware_bridge._pool import PoolKernel
 from firmware_bridge.errors import MapError
+from firmware_bridge.named_file import read_named
 
 MAX_BYTES = 50_000
 C2_UM_K = 14387.77  # second radiation constant, um K (CODATA)
@@ -99,20 +99,8 @@ class CameraSetup:
 
 def load_camera(name_or_path: str | Path) -> CameraSetup:
     """Read a camera file by name (``configs/cameras/<name>.toml``) or path. Raises MapError."""
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        folder = Path(str(resources.files("configs"))) / "cameras"
-        path = folder / f"{name_or_path}.toml"
-        if not path.is_file():
-            have = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-            raise MapError(f"camera {str(name_or_path)!r} is not known; there are: {have}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MapError(f"{path}: larger than {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise MapError(f"{path}: cannot be read: {exc}") from None
-    return parse_camera(text, str(path))
+    text, path = read_named("camera", "cameras", name_or_path, MAX_BYTES)
+    return parse_camera(text, path)
 
 
 def parse_camera(text: str, origin: str) -> CameraSetup:

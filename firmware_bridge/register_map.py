@@ -9,12 +9,12 @@ describes the maps that come with the program, and what a map alone can say (sec
 import math
 import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from firmware_bridge.device import KEEP, _Keep
 from firmware_bridge.errors import MapError
+from firmware_bridge.named_file import read_named
 from firmware_bridge.registers import KINDS, Block, Reading, Setting, place
 
 MAX_BYTES = 200_000
@@ -78,20 +78,8 @@ def load_map(name_or_path: str | Path, role: str | None) -> RegisterMap:
 
     ``role``: the map must be for this role; None takes any.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        maps = Path(str(resources.files("configs"))) / "maps"
-        path = maps / f"{name_or_path}.toml"
-        if not path.is_file():
-            have = ", ".join(sorted(p.stem for p in maps.glob("*.toml")))
-            raise MapError(f"map {str(name_or_path)!r} is not known; there are: {have}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MapError(f"{path}: larger than {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise MapError(f"{path}: cannot be read: {exc}") from None
-    return parse_map(text, str(path), role)
+    text, path = read_named("map", "maps", name_or_path, MAX_BYTES)
+    return parse_map(text, path, role)
 
 
 def parse_map(text: str, origin: str, role: str | None) -> RegisterMap:
